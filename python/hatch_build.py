@@ -1,0 +1,57 @@
+"""Put the SQL into the package: wheel and sdist carry it as `perdure/sql/install.sql`.
+
+In a checkout the file is built from `../sql` into a temporary directory, so that no built copy lies about in the
+source tree and goes stale; an editable install gets none and reads `../sql` itself. An sdist carries the built file
+as a source, and a wheel made from it needs no `../sql`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+PACKAGED = "perdure/sql/install.sql"
+
+
+class InstallSql(BuildHookInterface):  # type: ignore[type-arg]
+    """Build the one-file install and force it into what is being built."""
+
+    PLUGIN_NAME = "custom"
+    _scratch: Path | None = None
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        target = f"src/{PACKAGED}" if self.target_name == "sdist" else PACKAGED
+        manifest = Path(self.root).parent / "sql" / "install.sql"
+        carried = Path(self.root) / "src" / PACKAGED
+        if manifest.is_file():
+            self._scratch = Path(tempfile.mkdtemp(prefix="perdure-build-"))
+            built = self._scratch / "install.sql"
+            built.write_text(self._bundle(manifest), encoding="utf-8")
+        elif carried.is_file():
+            built = carried
+        else:
+            raise FileNotFoundError(
+                f"neither {manifest} nor {carried} is there: build from a checkout or from an sdist"
+            )
+        build_data["force_include"][str(built)] = target
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _bundle(self, manifest: Path) -> str:
+        # Loaded by path: the package itself cannot be imported while it is being built.
+        path = Path(self.root) / "src" / "perdure" / "_build.py"
+        spec = importlib.util.spec_from_file_location("_perdure_build", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        text: str = module.bundle(manifest)
+        return text
