@@ -1,0 +1,12 @@
+-- All behaviour, replaced as a whole by every install and every upgrade.
+
+\ir functions/clock.sql
+\ir functions/errors.sql
+\ir functions/ids.sql
+\ir functions/check.sql
+\ir functions/setting.sql
+\ir functions/install.sql
+\ir functions/role.sql
+\ir functions/run.sql
+\ir functions/cron.sql
+\ir grants.sql

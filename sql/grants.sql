@@ -1,0 +1,110 @@
+-- Who may call what: the whole matrix, last, so that every upgrade applies it anew.
+-- What is not named here is for the owner alone; tables are granted to nobody; PUBLIC has nothing.
+-- A name beginning with _ is here only because a procedure or an invoker function calls it.
+
+create or replace function perdure._permissions()
+returns table (
+  name name,
+  kinds text[]
+)
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select m.name::name, string_to_array(m.kinds, ' ')
+  from (
+    values
+    -- start and talk to runs
+    ('start', 'client admin'),
+    ('start_many', 'client admin'),
+    ('signal', 'client admin'),
+    ('signal_key', 'client admin'),
+    ('cancel', 'client admin'),
+    ('cancel_many', 'client admin'),
+    ('result', 'client admin'),
+    ('await', 'client admin'),
+    ('find_run', 'client observer admin'),
+    ('get_value', 'client observer admin'),
+    ('run_results', 'client worker admin'),
+
+    -- execute runs
+    ('put_workflow', 'worker admin'),
+    ('register_worker', 'worker'),
+    ('worker_lock', 'worker'),
+    ('beat', 'worker'),
+    ('claim_runs', 'worker'),
+    ('read_steps', 'worker'),
+    ('save_steps', 'worker'),
+    ('save_transaction_step', 'worker'),
+    ('fail_steps', 'worker'),
+    ('suspend_runs', 'worker'),
+    ('complete_runs', 'worker'),
+    ('fail_runs', 'worker'),
+    ('release_runs', 'worker'),
+    ('worker_runs', 'worker'),
+    ('stop_worker', 'worker'),
+
+    -- keep the engine going
+    ('tick', 'worker admin'),
+    ('recover', 'worker admin'),
+    ('drain', 'worker admin'),
+    ('run_ticks', 'worker admin'),
+
+    -- operate
+    ('terminate', 'admin'),
+    ('terminate_many', 'admin'),
+    ('pause', 'admin'),
+    ('pause_many', 'admin'),
+    ('resume', 'admin'),
+    ('resume_many', 'admin'),
+    ('retry', 'admin'),
+    ('retry_many', 'admin'),
+    ('put_queue', 'admin'),
+    ('put_setting', 'admin'),
+    ('grant_role', 'admin'),
+    ('revoke_role', 'admin'),
+    ('enable_cron', 'admin'),
+    ('disable_cron', 'admin'),
+    ('_cron_jobs', 'admin'),
+    ('_cron_home', 'admin'),
+    ('_cron_schedule', 'admin'),
+    ('_cron_advice', 'admin'),
+
+    -- look
+    ('version', 'client worker observer admin'),
+    ('explain', 'observer admin'),
+    ('selftest', 'observer admin'),
+    ('errors', 'client worker observer admin'),
+    ('runs', 'observer admin'),
+    ('steps', 'observer admin'),
+    ('signals', 'observer admin'),
+    ('waits', 'observer admin'),
+    ('queues', 'observer admin'),
+    ('workers', 'observer admin'),
+    ('stuck', 'observer admin'),
+    ('history', 'observer admin'),
+    ('metrics', 'observer admin'),
+    ('violations', 'observer admin')
+  ) as m (name, kinds)
+$$;
+
+comment on function perdure._permissions() is
+'List who may call each public function and read each public view.
+Returns one row per name with the kinds of roles; what has no row is for the owner alone.';
+
+do $$
+declare
+  v_grant record;
+begin
+  perform perdure._revoke_all();
+  for v_grant in
+    select g.role_name, g.kind
+    from perdure.role_grant as g
+    join pg_catalog.pg_roles as r on r.rolname = g.role_name
+    order by g.role_name, g.kind
+  loop
+    perform perdure._grant_kind(v_grant.role_name, v_grant.kind);
+  end loop;
+end;
+$$;

@@ -1,0 +1,15 @@
+-- Closes the installation: notes what it is; the transaction goes on as whoever opened it.
+
+insert into perdure.install (version, system_identifier, database_id, database_name)
+select perdure.version(), c.system_identifier, d.oid, d.datname
+from pg_control_system() as c
+cross join pg_database as d
+where d.datname = current_database();
+
+do $$
+begin
+  perform
+    pg_catalog.set_config('role', pg_catalog.current_setting('perdure.install_role'), true),
+    pg_catalog.set_config('search_path', pg_catalog.current_setting('perdure.install_path'), true);
+end;
+$$;
