@@ -1,5 +1,5 @@
--- Installs Perdure. A source: build it (make build, or perdure sql install) rather than run it, so
--- that the schema gets its name. Runs in one transaction, its own or the caller's.
+-- Installs Perdure, in one transaction: its own (psql -1 -v ON_ERROR_STOP=1 -f) or that of the
+-- migration tool that runs the file. To install under another name, build the file with that name.
 
 \ir schema/open.sql
 \ir schema/install.sql

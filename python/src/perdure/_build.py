@@ -1,7 +1,7 @@
-"""Build the one file that installs Perdure from the sources under `sql/`.
+"""Build the one file that installs Perdure, and the one that uninstalls it, from the sources under `sql/`.
 
-Standard library only, and runnable by itself: `python3 python/src/perdure/_build.py --schema x`
-prints the built file. The file has no psql meta-commands and no BEGIN or COMMIT: whoever runs it
+Standard library only, and runnable by itself: `python3 python/src/perdure/_build.py [install|uninstall]
+[--schema x]` prints the built file. The file has no psql meta-commands and no BEGIN or COMMIT: whoever runs it
 (psql -1, psycopg, Flyway, Alembic) wraps it in one transaction, and the file refuses to run without.
 """
 
@@ -12,9 +12,9 @@ import re
 import sys
 from pathlib import Path
 
-__all__ = ["BuildError", "bundle", "check_schema", "read_version", "render"]
+__all__ = ["SOURCES", "BuildError", "bundle", "check_schema", "read_version", "render"]
 
-MANIFEST = Path(__file__).resolve().parents[3] / "sql" / "install.sql"
+SOURCES = Path(__file__).resolve().parents[3] / "sql"
 
 _INCLUDE = re.compile(r"\\ir\s+(?P<path>\S+)\s*")
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
@@ -28,7 +28,9 @@ _VERSION = re.compile(r"function perdure\.version\(\).*?\$\$\s*select '([^']+)'"
 
 # Words that Postgres does not take unquoted in every place where a schema's name is written.
 _KEYWORDS = frozenset(
-    """
+    re.findall(
+        r"\w+",
+        """
     all analyse analyze and any array as asc asymmetric authorization between bigint binary bit
     boolean both case cast char character check coalesce collate collation column concurrently
     constraint create cross current_catalog current_date current_role current_schema current_time
@@ -43,7 +45,8 @@ _KEYWORDS = frozenset(
     symmetric system_user table tablesample then time timestamp to trailing treat trim true union
     unique user using values varchar variadic verbose when where window with xmlattributes xmlconcat
     xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
-    """.split()
+    """,
+    )
 )
 _TAKEN = frozenset({"information_schema", "public"})
 
@@ -109,14 +112,14 @@ def read_version(text: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Print the SQL that installs Perdure.")
-    parser.add_argument("--schema", default="perdure", help="the schema to install into (default: perdure)")
-    parser.add_argument("--manifest", type=Path, default=MANIFEST, help="the manifest to build from")
+    parser = argparse.ArgumentParser(description="Print the SQL that installs or uninstalls Perdure.")
+    parser.add_argument("file", nargs="?", choices=["install", "uninstall"], default="install")
+    parser.add_argument("--schema", default="perdure", help="the name of its schema (default: perdure)")
     arguments = parser.parse_args()
     try:
-        sys.stdout.write(render(bundle(arguments.manifest), arguments.schema))
+        sys.stdout.write(render(bundle(SOURCES / f"{arguments.file}.sql"), arguments.schema))
     except BuildError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
 
