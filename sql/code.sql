@@ -8,5 +8,10 @@
 \ir functions/install.sql
 \ir functions/role.sql
 \ir functions/run.sql
+\ir functions/result.sql
+\ir functions/signal.sql
+\ir functions/act.sql
+\ir functions/retry.sql
+\ir functions/worker.sql
 \ir functions/cron.sql
 \ir grants.sql

@@ -76,6 +76,7 @@ as $$
     ('explain', 'observer admin'),
     ('selftest', 'observer admin'),
     ('errors', 'client worker observer admin'),
+    ('act_rules', 'client observer admin'),
     ('runs', 'observer admin'),
     ('steps', 'observer admin'),
     ('signals', 'observer admin'),
