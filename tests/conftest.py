@@ -1,0 +1,124 @@
+"""Servers, and a fresh database for each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from perdure._binaries import PostgresNotFound
+from support import provision
+from support.database import (
+    FORGETFUL,
+    OWNER,
+    Database,
+    PostgresServer,
+    any_server,
+    private_server,
+    remove,
+    remove_leftovers,
+)
+
+CRON_DATABASE = "perdure_cron"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Provide Postgres once, before any worker process starts a server."""
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    remove_leftovers()
+    try:
+        provision.provide()
+    except PostgresNotFound as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_report_header() -> str:
+    """Say what the tests run on."""
+    provided = provision.provide()
+    if provided.binaries is not None:
+        cron = "with" if provision.cron_binaries() else "without"
+        return f"postgres: {provided.binaries.version} from {provided.binaries.bin}, {cron} pg_cron"
+    return f"postgres: {'PERDURE_TEST_DSN' if provided.dsn else provided.image}"
+
+
+def unavailable(reason: str) -> None:
+    """Skip a test whose surroundings are missing; in CI that is a failure."""
+    if provision.is_ci():
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def prefix(worker_id: str) -> str:
+    """What this process calls its databases: no other process, here or on a shared server, calls them so."""
+    return f"perdure_test_{os.getpid()}_{worker_id}"
+
+
+@pytest.fixture(scope="session")
+def server(prefix: str) -> Iterator[PostgresServer]:
+    """The session's server. It keeps running: a test that stops or kills one takes `own_server`."""
+    with any_server(provision.provide(), prefix) as made:
+        yield made
+
+
+@pytest.fixture
+def database(server: PostgresServer) -> Iterator[Database]:
+    """A fresh database with Perdure in it, installed by a plain owner who may not create roles."""
+    made = server.installed_database()
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def empty_database(server: PostgresServer) -> Iterator[Database]:
+    """A fresh database without Perdure, that belongs to the same plain owner."""
+    made = server.create_database()
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def own_server(prefix: str) -> Iterator[PostgresServer]:
+    """A server of the test's own that keeps what it acknowledged (fsync on): to be stopped, killed, restarted."""
+    provided = provision.provide()
+    if provided.binaries is None:
+        unavailable("needs Postgres binaries on this machine, to stop and kill a server")
+    made = private_server(provided.binaries, prefix)
+    yield made
+    remove(made)
+
+
+@pytest.fixture
+def own_database(own_server: PostgresServer) -> Database:
+    """A fresh database with Perdure in it, on the test's own server."""
+    return own_server.installed_database()
+
+
+@pytest.fixture(scope="session")
+def cron_server(prefix: str) -> Iterator[PostgresServer]:
+    """The session's server with pg_cron, which lives in one database of it: `cron_database`."""
+    binaries = provision.cron_binaries()
+    if binaries is None:
+        unavailable(f"no pg_cron for PostgreSQL {provision.major()} on this machine")
+    settings = {
+        "shared_preload_libraries": "pg_cron",
+        "cron.database_name": CRON_DATABASE,
+        "cron.use_background_workers": "on",
+        "max_worker_processes": "30",
+    }
+    made = private_server(binaries, prefix, {**FORGETFUL, **settings})
+    yield made
+    remove(made)
+
+
+@pytest.fixture
+def cron_database(cron_server: PostgresServer) -> Iterator[Database]:
+    """A fresh database with Perdure and pg_cron in it; the owner may schedule."""
+    cron_server.drop_database(CRON_DATABASE)
+    made = cron_server.installed_database(CRON_DATABASE)
+    made.admin.execute("create extension pg_cron")
+    made.admin.execute(f"grant usage on schema cron to {OWNER}")
+    yield made
+    made.drop()
