@@ -13,5 +13,13 @@
 \ir functions/act.sql
 \ir functions/retry.sql
 \ir functions/worker.sql
+\ir functions/end.sql
+\ir functions/drain.sql
+\ir functions/claim.sql
+\ir functions/checkpoint.sql
+\ir functions/attempt.sql
+\ir functions/wait.sql
+\ir functions/recovery.sql
+\ir functions/tick.sql
 \ir functions/cron.sql
 \ir grants.sql

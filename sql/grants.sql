@@ -27,6 +27,7 @@ as $$
     ('find_run', 'client observer admin'),
     ('get_value', 'client observer admin'),
     ('run_results', 'client worker admin'),
+    ('_now', 'client admin'),  -- for await
 
     -- execute runs
     ('put_workflow', 'worker admin'),

@@ -3,25 +3,42 @@
 -- Lock order: cron.job, then everything in the schema, then the roles.
 
 do $$
+begin
+  -- First the caller's path away, which could hold types and operators of anybody's.
+  perform
+    pg_catalog.set_config('perdure.install_path', pg_catalog.current_setting('search_path'), true),
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  perform set_config('perdure.install_transaction', txid_current()::text, true);
+end;
+$$;
+
+do $$
 declare
-  v_path constant text := pg_catalog.current_setting('search_path');
-  v_messages constant text := pg_catalog.current_setting('client_min_messages');
-  v_lock_timeout constant text := pg_catalog.current_setting('lock_timeout');
-  v_jobs constant text[] := array[
-    'perdure.tick@' || pg_catalog.current_database(), 'perdure.purge@' || pg_catalog.current_database()];
+  v_messages constant text := current_setting('client_min_messages');
+  v_lock_timeout constant text := current_setting('lock_timeout');
+  v_jobs constant text[] := array['perdure.tick@' || current_database(), 'perdure.purge@' || current_database()];
   v_cron_home name;
   v_owner name;
   v_others text;
   v_kind text;
   v_job record;
 begin
-  perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  if coalesce(current_setting('perdure.install_transaction', true), '') <> txid_current()::text then
+    raise exception 'Perdure has to be uninstalled in one transaction'
+      using errcode = '25P01',
+            detail = 'Each statement of this file was committed alone.',
+            hint = 'Use psql -1 -v ON_ERROR_STOP=1, or put begin and commit around the file.';
+  end if;
 
   select r.rolname into v_owner
   from pg_namespace as n
   join pg_roles as r on r.oid = n.nspowner
   where n.nspname = 'perdure';
-  if not found or to_regclass('perdure.install') is null then
+  if not found or not exists (  -- not to_regclass, which wants the right to look into the schema
+    select from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'perdure' and c.relname = 'install'
+  ) then
     raise exception 'Perdure is not installed in schema "%" of database "%"', 'perdure', current_database()
       using errcode = '3F000',
             hint = 'Name the schema and the database that it was installed in.';
@@ -34,7 +51,7 @@ begin
   end if;
 
   -- What CASCADE would take that is not ours: followed from our objects through pg_depend, each
-  -- part (rule, trigger, default …) told as the object that it belongs to.
+  -- part (rule, trigger, default and so on) told as the object that it belongs to.
   with recursive taken as (
     select 'pg_namespace'::regclass::oid as classid, n.oid as objid, 0 as objsubid
     from pg_namespace as n
@@ -152,6 +169,6 @@ begin
         raise notice 'role "%" stays, because role "%" may not drop it', 'perdure' || '_' || v_kind, current_user;
     end;
   end loop;
-  perform set_config('search_path', v_path, true);
+  perform set_config('search_path', current_setting('perdure.install_path'), true);
 end;
 $$;

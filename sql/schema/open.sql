@@ -4,37 +4,40 @@
 
 do $$
 begin
+  -- First the caller's path away, which could hold types and operators of anybody's.
   perform
-    pg_catalog.set_config('perdure.install_transaction', pg_catalog.txid_current()::text, true),
-    pg_catalog.set_config('perdure.install_role', pg_catalog.current_setting('role'), true),
     pg_catalog.set_config('perdure.install_path', pg_catalog.current_setting('search_path'), true),
     pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  perform
+    set_config('perdure.install_transaction', txid_current()::text, true),
+    set_config('perdure.install_role', current_setting('role'), true);
 end;
 $$;
 
 do $$
 declare
-  v_server constant int := pg_catalog.current_setting('server_version_num')::int;
+  v_server constant int := current_setting('server_version_num')::integer;
   v_is_superuser constant boolean := (
-    select r.rolsuper from pg_catalog.pg_roles as r where r.rolname = current_user
+    select r.rolsuper from pg_roles as r where r.rolname = current_user
   );
   v_makes_roles constant boolean := (
-    select r.rolsuper or r.rolcreaterole from pg_catalog.pg_roles as r where r.rolname = current_user
+    select r.rolsuper or r.rolcreaterole from pg_roles as r where r.rolname = current_user
   );
   v_schema_owner name;
+  v_is_installed boolean;
   v_installed text;
   v_kind text;
   v_role record;
 begin
   if v_server < 150000 then
-    raise exception 'PostgreSQL % is too old for Perdure', pg_catalog.current_setting('server_version')
+    raise exception 'PostgreSQL % is too old for Perdure', current_setting('server_version')
       using errcode = '0A000',
             detail = 'Perdure needs PostgreSQL 15 or later.',
             hint = 'Nothing was installed. Upgrade the server, then install again.';
   end if;
 
-  if coalesce(pg_catalog.current_setting('perdure.install_transaction', true), '')
-     <> pg_catalog.txid_current()::text then
+  if coalesce(current_setting('perdure.install_transaction', true), '')
+     <> txid_current()::text then
     raise exception 'Perdure has to be installed in one transaction'
       using errcode = '25P01',
             detail = 'Each statement of this file was committed alone.',
@@ -42,13 +45,15 @@ begin
   end if;
 
   -- Two installations at the same time: the second waits here, then sees the first.
-  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('perdure.install', 0));
+  perform pg_advisory_xact_lock(hashtextextended('perdure.install', 0));
 
-  select n.nspowner::regrole::name into v_schema_owner
-  from pg_catalog.pg_namespace as n
+  select r.rolname, c.oid is not null into v_schema_owner, v_is_installed
+  from pg_namespace as n
+  join pg_roles as r on r.oid = n.nspowner
+  left join pg_class as c on c.relnamespace = n.oid and c.relname = 'install'
   where n.nspname = 'perdure';
 
-  if pg_catalog.to_regclass('perdure.install') is not null then
+  if v_is_installed then
     begin
       execute 'select i.version from perdure.install as i' into v_installed;
     exception
@@ -56,28 +61,28 @@ begin
         v_installed := '(version unknown)';
     end;
     raise exception 'Perdure % is already installed in schema "%" of database "%"',
-      v_installed, 'perdure', pg_catalog.current_database()
+      v_installed, 'perdure', current_database()
       using errcode = '42P06',
-            detail = pg_catalog.format('The schema belongs to role %I. Nothing was changed.', v_schema_owner),
+            detail = format('The schema belongs to role %I. Nothing was changed.', v_schema_owner),
             hint = 'To replace it, uninstall it first (perdure uninstall, or make uninstall); to'
                    ' move it to a newer version, run that version''s upgrade; to install beside'
                    ' it, choose another schema.';
   end if;
 
   if v_schema_owner is null then
-    if not pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') then
+    if not has_database_privilege(current_database(), 'CREATE') then
       raise exception 'role "%" may not create a schema in database "%"',
-        current_user, pg_catalog.current_database()
+        current_user, current_database()
         using errcode = '42501',
-              hint = pg_catalog.format(
+              hint = format(
                 'Ask the owner of the database for: grant create on database %I to %I;',
-                pg_catalog.current_database(), current_user);
+                current_database(), current_user);
     end if;
     execute 'create schema perdure';
   elsif exists (
-    select from pg_catalog.pg_depend as d
-    where d.refclassid = 'pg_catalog.pg_namespace'::regclass
-      and d.refobjid = (select n.oid from pg_catalog.pg_namespace as n where n.nspname = 'perdure')
+    select from pg_depend as d
+    where d.refclassid = 'pg_namespace'::regclass
+      and d.refobjid = (select n.oid from pg_namespace as n where n.nspname = 'perdure')
   ) then
     raise exception 'schema "%" exists already and is not empty', 'perdure'
       using errcode = '42P06',
@@ -93,17 +98,17 @@ begin
   if v_makes_roles then
     foreach v_kind in array array['client', 'worker', 'observer', 'admin'] loop
       if not exists (
-        select from pg_catalog.pg_roles as r where r.rolname = 'perdure' || '_' || v_kind
+        select from pg_roles as r where r.rolname = 'perdure' || '_' || v_kind
       ) then
-        execute pg_catalog.format('create role %I nologin', 'perdure' || '_' || v_kind);
-        execute pg_catalog.format(
+        execute format('create role %I nologin', 'perdure' || '_' || v_kind);
+        execute format(
           'comment on role %I is %L', 'perdure' || '_' || v_kind,
           'Made by Perdure for its ' || v_kind || 's.');
       end if;
     end loop;
-    perform pg_catalog.set_config('perdure.install_makes_roles', 'on', true);
+    perform set_config('perdure.install_makes_roles', 'on', true);
   else
-    perform pg_catalog.set_config('perdure.install_makes_roles', 'off', true);
+    perform set_config('perdure.install_makes_roles', 'off', true);
     raise notice 'role "%" may not create roles, so perdure_client, perdure_worker, perdure_observer and perdure_admin were left out',
       current_user
       using hint = 'Give an existing role its rights with: select perdure.grant_role(''my_role'', ''client'');';
@@ -112,7 +117,7 @@ begin
   -- A superuser's functions would run as superuser for everyone who may call them.
   if v_is_superuser then
     select r.rolcanlogin, r.rolsuper into v_role
-    from pg_catalog.pg_roles as r
+    from pg_roles as r
     where r.rolname = 'perdure_owner';
     if not found then
       create role perdure_owner nologin;

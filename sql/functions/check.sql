@@ -1,0 +1,180 @@
+-- Invariant: whatever a caller passes is data, checked here before it is stored. Locks nothing.
+
+create or replace function perdure._read_setting(name text)
+returns jsonb
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select s.value from perdure.setting as s where s.name = _read_setting.name $$;
+comment on function perdure._read_setting(text) is 'Read a setting.';
+
+create or replace function perdure._check_name(what text, name text)
+returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if _check_name.name is null or length(_check_name.name) not between 1 and 200
+    or _check_name.name !~ '\S' then
+    raise exception '% must have 1 to 200 characters, not all of them blank', _check_name.what
+      using errcode = '22023',
+            detail = format('It has %s.', coalesce(length(_check_name.name)::text, 'no value')),
+            hint = format('Pass a shorter, non-empty %s.', _check_name.what);
+  end if;
+end;
+$$;
+comment on function perdure._check_name(text, text) is 'Refuse a null, blank or over-long name. Raises 22023.';
+
+create or replace function perdure._payload_limit()
+returns bigint
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select min(s.value::bigint) from perdure.setting as s where s.name in ('payload_soft_limit', 'payload_hard_limit')
+$$;
+comment on function perdure._payload_limit() is 'Tell from how many bytes on a payload needs a look.';
+
+create or replace function perdure._check_payload(what text, payload jsonb)
+returns void
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_bytes constant integer := pg_column_size(_check_payload.payload);
+begin
+  if _check_payload.payload is null then
+    raise exception '% must not be null', _check_payload.what
+      using errcode = '22023',
+            hint = 'Pass the JSON value null where nothing is meant.';
+  end if;
+  if v_bytes > perdure._read_setting('payload_hard_limit')::bigint then
+    raise exception '% has % bytes, more than the limit', _check_payload.what, v_bytes
+      using errcode = 'PD010',  -- limit_exceeded
+            detail = format('The setting payload_hard_limit is %s bytes.', perdure._read_setting('payload_hard_limit')),
+            hint = 'Store large data in a table or file of your own and pass its key.';
+  elsif v_bytes > perdure._read_setting('payload_soft_limit')::bigint then
+    raise warning '% has % bytes', _check_payload.what, v_bytes
+      using hint = 'Store large data in a table or file of your own and pass its key.';
+  end if;
+end;
+$$;
+comment on function perdure._check_payload(text, jsonb) is
+'Refuse a null or too large payload; warn about a large one. Raises 22023 and PD010.';
+
+create or replace function perdure._check_object(what text, object jsonb)
+returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(_check_object.object) is distinct from 'object' then
+    raise exception '% must be a JSON object', _check_object.what
+      using errcode = '22023',
+            detail = format('It is %s.', coalesce(jsonb_typeof(_check_object.object), 'null')),
+            hint = 'Pass something like {"customer": "7"}.';
+  end if;
+end;
+$$;
+comment on function perdure._check_object(text, jsonb) is 'Refuse JSON that is not an object. Raises 22023.';
+
+create or replace function perdure._check_array(what text, list jsonb)
+returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(_check_array.list) is distinct from 'array' then
+    raise exception '% must be a JSON array', _check_array.what
+      using errcode = '22023',
+            detail = format('It is %s.', coalesce(jsonb_typeof(_check_array.list), 'null')),
+            hint = 'Pass an array of objects, one per run.';
+  end if;
+end;
+$$;
+comment on function perdure._check_array(text, jsonb) is 'Refuse JSON that is not an array. Raises 22023.';
+
+create or replace function perdure._fingerprint(value jsonb)
+returns bytea
+language sql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select substring(sha256(convert_to(_fingerprint.value::text, 'UTF8')) for 16) $$;
+comment on function perdure._fingerprint(jsonb) is 'Take the first 16 bytes of the sha256 of a jsonb text.';
+
+create or replace function perdure._distance(a text, b text)
+returns integer
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_above integer[] := array(select generate_series(0, length(_distance.b)));
+  v_row integer[];
+begin
+  for i in 1..length(_distance.a) loop
+    v_row := array[i];
+    for j in 1..length(_distance.b) loop
+      v_row[j + 1] := least(
+        v_row[j] + 1,
+        v_above[j + 1] + 1,
+        v_above[j] + (substr(_distance.a, i, 1) <> substr(_distance.b, j, 1))::integer);
+    end loop;
+    v_above := v_row;
+  end loop;
+  return v_above[length(_distance.b) + 1];
+end;
+$$;
+comment on function perdure._distance(text, text) is
+'Count the edits between two words (Levenshtein): for the hints of errors only.';
+
+create or replace function perdure._nearest(word text, known text[])
+returns text
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select k.name
+  from (select n.name from unnest(_nearest.known) as n (name) order by abs(length(n.name) - length(_nearest.word)) limit 100) as k
+  order by perdure._distance(left(lower(_nearest.word), 60), left(lower(k.name), 60)), k.name
+  limit 1
+$$;
+comment on function perdure._nearest(text, text[]) is 'Find the known name that looks most like a word; null where none is known.';
+
+create or replace function perdure._raise_unknown(what text, name text, known text[])
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_nearest constant text := perdure._nearest(_raise_unknown.name, _raise_unknown.known);
+begin
+  raise exception '% "%" is not known', _raise_unknown.what, _raise_unknown.name
+    using errcode = '22023',
+          detail = coalesce(
+            format('The nearest known name is "%s".', v_nearest), format('No %s is known yet.', _raise_unknown.what)),
+          hint = case _raise_unknown.what
+            when 'workflow' then 'Start a worker that knows it, run "perdure register MODULE:APP", or call perdure.put_workflow.'
+            when 'queue' then 'Call perdure.put_queue, or start a worker for it.'
+            else 'Name one that exists.'
+          end;
+end;
+$$;
+comment on function perdure._raise_unknown(text, text, text[]) is
+'Refuse a name that nobody has registered, with the nearest one that is. Raises 22023.';

@@ -1,0 +1,237 @@
+-- Invariant: a checkpoint is saved only by the holder of the run's claim, once per key; the first save wins and whoever
+-- comes later is told what is on record. A failed try is recorded once, and always gets the same answer.
+-- Lock order: worker (fence), dispatch by run_id without waiting (key share: parallel steps of one run do not collide),
+-- then inserts. save_transaction_step alone may wait for the dispatch row, for 2 s at most, before its insert.
+
+create or replace function perdure._checkpoint(step perdure.step)
+returns jsonb
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_strip_nulls(jsonb_build_object(
+      'ordinal', _checkpoint.step.ordinal,
+      'key', _checkpoint.step.key,
+      'kind', _checkpoint.step.kind,
+      'name', _checkpoint.step.name,
+      'fingerprint', encode(_checkpoint.step.fingerprint, 'hex'),
+      'attempt', _checkpoint.step.attempt,
+      'saved_at', _checkpoint.step.saved_at))
+    -- apart from the rest: JSON null is a result, SQL null is none
+    || case when _checkpoint.step.result is null then '{}' else jsonb_build_object('result', _checkpoint.step.result) end
+    || case when _checkpoint.step.error is null then '{}' else jsonb_build_object('error', _checkpoint.step.error) end
+$$;
+comment on function perdure._checkpoint(perdure.step) is 'Show a checkpoint as the object that a worker reads.';
+
+create or replace function perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean)
+returns table (run_id uuid, claim uuid, answer text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_held uuid[];
+begin
+  perform perdure._fence(_lock_runs.worker_id);
+  if _lock_runs.is_shared then
+    select array_agg(l.run_id) into v_held
+    from (
+      select d.run_id
+      from perdure.dispatch as d
+      inner join jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid) on a.run_id = d.run_id
+      where d.worker_id = _lock_runs.worker_id and d.claim = a.claim
+      order by d.run_id
+      for key share of d skip locked
+    ) as l;
+  else
+    select array_agg(l.run_id) into v_held
+    from (
+      select d.run_id
+      from perdure.dispatch as d
+      inner join jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid) on a.run_id = d.run_id
+      where d.worker_id = _lock_runs.worker_id and d.claim = a.claim
+      order by d.run_id
+      for update of d skip locked
+    ) as l;
+  end if;
+
+  -- a later statement, hence a later snapshot: what was not got is judged by what is committed now
+  return query
+  select distinct
+    a.run_id,
+    a.claim,
+    case
+      when a.run_id = any(v_held) then 'held'
+      when o.claim = a.claim then 'done'
+      when d.claim = a.claim and d.worker_id is null then 'done'
+      when d.claim = a.claim and d.worker_id = _lock_runs.worker_id then 'busy'
+      else 'lost'
+    end
+  from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid)
+  left join perdure.dispatch as d on d.run_id = a.run_id
+  left join perdure.outcome as o on o.run_id = a.run_id;
+end;
+$$;
+comment on function perdure._lock_runs(uuid, jsonb, boolean) is
+'Take the fence, then lock the dispatch rows that a worker holds by these claims, in order, without waiting.
+claims is an array of objects with run_id and claim. Returns for each: held (locked now), done (this claim let go of the
+run or ended it), busy (somebody holds the row for a moment: send again) or lost. is_shared takes FOR KEY SHARE.';
+
+create or replace function perdure._insert_saves(saves jsonb, run_ids uuid[])
+returns table (run_id uuid, key text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_limit constant bigint := perdure._payload_limit();
+begin
+  perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.result, s.error))
+  from jsonb_to_recordset(_insert_saves.saves) as s (key text, result jsonb, error jsonb)
+  where pg_column_size(s.result) > v_limit or pg_column_size(s.error) > v_limit;
+
+  return query
+  insert into perdure.step as s (
+    run_id, key, kind, ordinal, name, fingerprint, result, error, attempt, started_at, saved_at)
+  select
+    a.run_id, a.key, a.kind, a.ordinal, a.name, decode(a.fingerprint, 'hex'),
+    case when a.error is null then coalesce(a.result, 'null') end,  -- an absent result is JSON null
+    a.error, coalesce(a.attempt, 1), a.started_at, v_now
+  from jsonb_to_recordset(_insert_saves.saves) as a (
+    run_id uuid, key text, kind text, ordinal integer, name text, fingerprint text, result jsonb, error jsonb,
+    attempt integer, started_at timestamptz)
+  where a.run_id = any(_insert_saves.run_ids)
+  on conflict on constraint step_pkey do nothing
+  returning s.run_id, s.key;
+
+  if found then  -- progress: the deaths before it count no more
+    update perdure.dispatch as d
+    set recoveries = 0
+    where d.run_id in (
+      select l.run_id
+      from perdure.dispatch as l
+      where l.run_id = any(_insert_saves.run_ids) and l.recoveries <> 0
+      order by l.run_id
+      for update skip locked
+    );
+  end if;
+end;
+$$;
+comment on function perdure._insert_saves(jsonb, uuid[]) is
+'Insert the checkpoints of runs whose dispatch rows the caller holds.
+Returns those that were new. Raises PD010 for a too large one. Sets recoveries to 0 where progress was made.';
+
+create or replace function perdure._flat_saves(batch jsonb, run_ids uuid[])
+returns jsonb
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_agg(s.save || jsonb_build_object('run_id', a.run_id))
+  from jsonb_to_recordset(_flat_saves.batch) as a (run_id uuid, saves jsonb)
+  cross join lateral jsonb_array_elements(a.saves) as s (save)
+  where a.run_id = any(_flat_saves.run_ids) and jsonb_typeof(a.saves) = 'array'
+$$;
+comment on function perdure._flat_saves(jsonb, uuid[]) is
+'Take the last saves that suspensions, ends and releases carry with them; null where there are none.';
+
+create or replace function perdure.save_steps(worker_id uuid, saves jsonb)
+returns table (run_id uuid, key text, answer text, result jsonb, error jsonb, ordinal integer)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+as $$
+declare
+  v_locked jsonb;
+  v_held uuid[];
+  v_new jsonb;
+begin
+  perform perdure._check_array('saves', save_steps.saves);
+  select
+    jsonb_object_agg(l.run_id, l.answer) filter (where l.answer <> 'held'),
+    array_agg(l.run_id) filter (where l.answer = 'held')
+  into v_locked, v_held
+  from perdure._lock_runs(save_steps.worker_id, save_steps.saves, true) as l;
+  select jsonb_object_agg(i.run_id::text || '/' || i.key, true) into v_new
+  from perdure._insert_saves(save_steps.saves, v_held) as i;
+
+  return query
+  select
+    a.run_id,
+    a.key,
+    case
+      when v_locked ->> a.run_id::text = 'busy' then 'busy'
+      when a.run_id <> all(coalesce(v_held, '{}')) then 'lost'
+      when v_new ? (a.run_id::text || '/' || a.key) then 'saved'
+      else 'on_record'
+    end,
+    s.result,
+    s.error,
+    s.ordinal
+  from jsonb_to_recordset(save_steps.saves) as a (run_id uuid, key text)
+  left join perdure.step as s on s.run_id = a.run_id and s.key = a.key and a.run_id = any(v_held);
+end;
+$$;
+comment on function perdure.save_steps(uuid, jsonb) is
+'Save checkpoints of runs that the worker holds.
+saves is an array of objects with run_id, claim, key, kind, ordinal, and result or error; optional: name, fingerprint
+(hex), attempt, started_at. Returns for each: saved; on_record (it was saved before: result, error and ordinal are what
+is on record); busy (send again alone); lost (drop the run).
+Raises PD002 where the worker is not registered, PD010 for a too large result. Locks the worker''s row and the runs'' dispatch
+rows shared, without waiting.';
+
+create or replace function perdure.save_transaction_step(worker_id uuid, save jsonb)
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
+as $$
+declare
+  v_run_id constant uuid := (save_transaction_step.save ->> 'run_id')::uuid;
+  v_key constant text := save_transaction_step.save ->> 'key';
+begin
+  -- the user's transaction may have any isolation, so the fence's own insistence does not fit here
+  perform from perdure.worker as w where w.worker_id = save_transaction_step.worker_id for key share;
+  if not found then
+    raise exception 'worker "%" is not registered', save_transaction_step.worker_id
+      using errcode = 'PD002',  -- claim_lost
+            hint = 'Roll back, drop what is in memory and call perdure.register_worker again.';
+  end if;
+  -- FOR SHARE, not KEY SHARE: in REPEATABLE READ the latter returns a row whose token was replaced
+  perform from perdure.dispatch as d
+  where d.run_id = v_run_id
+    and d.worker_id = save_transaction_step.worker_id
+    and d.claim = (save_transaction_step.save ->> 'claim')::uuid
+  for share;
+  if not found then
+    raise exception 'worker "%" no longer holds run "%"', save_transaction_step.worker_id, v_run_id
+      using errcode = 'PD002',  -- claim_lost
+            detail = 'Another worker claimed the run, or the run ended.',
+            hint = 'Roll back and drop the run.';
+  end if;
+  if not exists (
+    select from perdure._insert_saves(jsonb_build_array(save_transaction_step.save), array[v_run_id])
+  ) then
+    raise exception 'step "%" of run "%" is on record already', v_key, v_run_id
+      using errcode = 'PD002',  -- claim_lost
+            detail = 'The transaction that saved it took effect; this one must not take effect as well.',
+            hint = 'Roll back and read the step with perdure.read_steps.';
+  end if;
+  return 'saved';
+end;
+$$;
+comment on function perdure.save_transaction_step(uuid, jsonb) is
+'Save a checkpoint in the user''s own transaction, so that the step''s writes and its checkpoint are one commit.
+save is one object as save_steps takes it. Returns saved. Raises PD002 where the claim is lost or the step on record,
+40001 or 55P03 where the row is being changed: roll back, ask worker_runs, and run the step again from its beginning.
+Locks the worker''s row and the run''s dispatch row shared until the transaction ends; waits for them 2 s at most.';

@@ -1,0 +1,227 @@
+-- Invariant: a run is in one worker's hands at a time, named by a random token that is never used again.
+-- Lock order: worker (fence), dispatch in the order of its lanes without waiting, then inserts.
+-- Lanes are read by equality: one ORDER BY over all priorities would read every sleeper before them.
+
+create or replace function perdure._read_steps(run_id uuid, after integer, max_bytes integer)
+returns table (steps jsonb, has_more boolean)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with sized as (
+    select
+      s.*,
+      sum(pg_column_size(s.result) + pg_column_size(s.error) + 200) over (order by s.ordinal) as bytes,
+      row_number() over (order by s.ordinal) as position
+    from (
+      select s.ordinal, coalesce(s.result, 'null') as result, coalesce(s.error, 'null') as error, s.key
+      from perdure.step as s
+      where s.run_id = _read_steps.run_id and s.ordinal > _read_steps.after
+    ) as s
+  ),
+  page as (
+    select p.key from sized as p where p.bytes <= _read_steps.max_bytes or p.position = 1
+  ),
+  failed as (
+    select t.key, max(t.attempt) as attempt, max(t.retry_at) as retry_at
+    from perdure.step_attempt as t
+    where _read_steps.after = 0 and t.run_id = _read_steps.run_id
+      and not exists (select from perdure.step as s where s.run_id = t.run_id and s.key = t.key)
+    group by t.key
+  )
+  select
+    coalesce((
+      select jsonb_agg(jsonb_build_object(
+        'ordinal', 0, 'key', f.key, 'kind', 'attempt', 'attempt', f.attempt, 'retry_at', f.retry_at))
+      from failed as f
+    ), '[]') || coalesce((
+      select jsonb_agg(perdure._checkpoint(s) order by s.ordinal)
+      from perdure.step as s
+      where s.run_id = _read_steps.run_id and s.key in (select p.key from page as p)
+    ), '[]'),
+    (select count(*) from page) < (select count(*) from sized);
+end;
+$$;
+comment on function perdure._read_steps(uuid, integer, integer) is
+'Read a page of a run''s checkpoints in their order, first of all the failed tries of steps without one.';
+
+create or replace function perdure.read_steps(run_id uuid, after integer default 0, max_bytes integer default 262144)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$ select r.steps from perdure._read_steps(read_steps.run_id, read_steps.after, read_steps.max_bytes) as r $$;
+comment on function perdure.read_steps(uuid, integer, integer) is
+'Read a run''s checkpoints with an ordinal above after, up to about max_bytes, one at least.
+Returns an array of objects with ordinal, key, kind, name, fingerprint, attempt, saved_at, and result or error; from the
+start it begins with objects of kind attempt: failed tries of steps that have no checkpoint yet. Empty at the end.
+Locks nothing.';
+
+create or replace function perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamptz)
+returns uuid[]
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_worker perdure.worker;
+  v_run_ids uuid[];
+  v_suspect uuid;
+begin
+  select w.* into strict v_worker from perdure.worker as w where w.worker_id = _lock_claimable.worker_id;
+
+  -- each lower priority gets one probe in eight even when the higher ones are full
+  with lane as materialized (
+    select q.name as queue, p.priority, p.is_probe
+    from unnest(v_worker.queues) as q (name)
+    cross join (
+      select g.n::smallint as priority, false as is_probe from generate_series(1, 5) as g (n)
+      union all
+      select g.n::smallint, true from generate_series(2, 5) as g (n) where random() < 0.125
+    ) as p
+    order by p.is_probe desc, p.priority, random()
+  ),
+  got as materialized (
+    select c.run_id
+    from lane as l
+    cross join lateral (
+      select d.run_id
+      from perdure.dispatch as d
+      where d.queue = l.queue
+        and d.priority = l.priority
+        and d.worker_id is null
+        and not d.is_paused
+        and d.ready_at <= _lock_claimable.now
+        and d.recoveries < 2
+        and d.workflow = any(v_worker.workflows)
+      order by d.ready_at, d.run_id
+      limit case when l.is_probe then 1 else _lock_claimable.max_runs end
+      for update skip locked
+    ) as c
+    limit _lock_claimable.max_runs + 4  -- a probed row is met again in its lane
+  )
+  select array_agg(g.run_id) into v_run_ids
+  from (select distinct o.run_id from got as o limit _lock_claimable.max_runs) as g;
+
+  -- suspects, runs at whose last two deaths their worker died, go to a worker that holds no other one
+  if coalesce(cardinality(v_run_ids), 0) < _lock_claimable.max_runs
+    and not exists (
+      select from perdure.dispatch as h where h.worker_id = _lock_claimable.worker_id and h.recoveries >= 2
+    ) then
+    select d.run_id into v_suspect
+    from perdure.dispatch as d
+    where d.queue = any(v_worker.queues)
+      and d.worker_id is null
+      and not d.is_paused
+      and d.ready_at <= _lock_claimable.now
+      and d.recoveries >= 2
+      and d.workflow = any(v_worker.workflows)
+    order by d.ready_at, d.run_id
+    limit 1
+    for update skip locked;
+    v_run_ids := v_run_ids || v_suspect;
+  end if;
+  return array_remove(v_run_ids, null);
+end;
+$$;
+comment on function perdure._lock_claimable(uuid, integer, timestamptz) is
+'Lock the first due runs that a worker may take, at most max_runs. Returns their ids.';
+
+create or replace function perdure.claim_runs(worker_id uuid, max_runs integer default 1)
+returns table (
+  run_id uuid,
+  claim uuid,
+  workflow text,
+  input jsonb,
+  key text,
+  tags jsonb,
+  headers jsonb,
+  created_at timestamptz,
+  scheduled_at timestamptz,
+  deadline timestamptz,
+  cancel text,
+  recoveries integer,
+  steps jsonb,
+  has_more boolean
+)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_run_ids uuid[];
+  v_begun uuid[];
+  v_suspended jsonb;
+begin
+  if claim_runs.max_runs is null or claim_runs.max_runs not between 1 and 10000 then
+    raise exception 'max_runs must be between 1 and 10000'
+      using errcode = '22023', detail = format('It is %s.', coalesce(claim_runs.max_runs::text, 'null'));
+  end if;
+  perform perdure._fence(claim_runs.worker_id);
+  perform perdure.drain();
+  v_run_ids := perdure._lock_claimable(claim_runs.worker_id, claim_runs.max_runs, v_now);
+  if coalesce(cardinality(v_run_ids), 0) = 0 then
+    return;
+  end if;
+
+  -- look, in a statement later than the lock: what ended the wait of each
+  select
+    array_agg(d.run_id) filter (where d.claim is not null),
+    jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) filter (where d.waits is not null and d.cancel is null)
+  into v_begun, v_suspended
+  from perdure.dispatch as d
+  where d.run_id = any(v_run_ids);
+  perform perdure._deliver_cancels(v_run_ids, v_now);
+  if v_suspended is not null then
+    perform perdure._answer_waits(v_suspended, v_now);
+  end if;
+
+  update perdure.dispatch as d
+  set
+    worker_id = claim_runs.worker_id,
+    claim = c.claim,
+    claimed_at = v_now,
+    ends_at = c.ends_at,
+    waits = null
+  from (
+    select
+      o.run_id,
+      gen_random_uuid() as claim,
+      coalesce(o.ends_at, case when o.claimed_at is null then v_now + r.timeout end) as ends_at
+    from perdure.dispatch as o
+    inner join perdure.run as r on r.run_id = o.run_id
+    where o.run_id = any(v_run_ids)
+    offset 0  -- computed once per row, before the update
+  ) as c
+  where d.run_id = c.run_id;
+
+  return query
+  select
+    d.run_id, d.claim, d.workflow, r.input, r.key, r.tags, r.headers, r.created_at, r.scheduled_at,
+    case when d.cancel is null then d.ends_at end, d.cancel, d.recoveries,
+    coalesce(s.steps, '[]'), coalesce(s.has_more, false)
+  from perdure.dispatch as d
+  inner join perdure.run as r on r.run_id = d.run_id
+  left join lateral (
+    select p.steps, p.has_more from perdure._read_steps(d.run_id, 0, 262144) as p
+    where d.run_id = any(v_begun)
+  ) as s on true
+  where d.run_id = any(v_run_ids);
+end;
+$$;
+comment on function perdure.claim_runs(uuid, integer) is
+'Take due runs of the worker''s queues and workflows, at most max_runs, and bring what they need to go on.
+A wait whose message came or whose time is due is answered here: its checkpoint is among the steps, which are as
+read_steps returns them, up to 256 kB; has_more: fetch the rest with read_steps. deadline is when the run will be told to
+end, cancel is set once it was. Execute nothing until the commit is acknowledged.
+Raises PD002 where the worker is not registered, 22023 for a bad max_runs. Locks the worker''s row shared, the runs''
+dispatch rows without waiting.';

@@ -1,0 +1,29 @@
+-- Invariant: nothing but _now() reads a clock. Tests replace it; a release cannot.
+
+create or replace function perdure._now()
+returns timestamptz
+language sql
+volatile
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$ select clock_timestamp() $$;
+comment on function perdure._now() is 'Tell the time, the engine''s only clock.';
+
+create or replace function perdure._server_started_at()
+returns timestamptz
+language sql
+stable
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$ select pg_postmaster_start_time() $$;
+comment on function perdure._server_started_at() is
+'Tell when the server started: right after it nobody is declared dead.';
+
+create or replace function perdure._timeline()
+returns integer
+language sql
+volatile
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$ select ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer $$;
+comment on function perdure._timeline() is 'Tell the timeline of the write-ahead log; it changes with a failover.';

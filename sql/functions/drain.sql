@@ -1,0 +1,196 @@
+-- Invariant: a wake commits with its cause, is deleted before the look, and survives a row that was skipped. So whatever is
+-- told is looked at by somebody, later than it was told.
+-- Lock order: dispatch by run_id without waiting, then the wakes of the rows got, then inserts.
+
+create or replace function perdure._end_by_act(run_id uuid, act text, status text)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select perdure._end_runs(jsonb_build_array(jsonb_build_object(
+    'run_id', _end_by_act.run_id,
+    'status', _end_by_act.status,
+    'error', perdure._reason_error(_end_by_act.run_id, _end_by_act.act, _end_by_act.status))))
+$$;
+comment on function perdure._end_by_act(uuid, text, text) is 'End one run as an act asks, with the reason given for it.';
+
+create or replace function perdure._apply_act(run_id uuid, act text, grace interval, now timestamptz)
+returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_run perdure.dispatch;
+  v_state text;
+  v_answer text;
+  v_ends_at timestamptz;
+begin
+  select d.* into v_run from perdure.dispatch as d where d.run_id = _apply_act.run_id;
+  select s.state into v_state from perdure._states(array[_apply_act.run_id]) as s;
+  select r.answer into strict v_answer from perdure.act_rules as r where r.state = v_state and r.act = _apply_act.act;
+  if v_answer <> 'accepted' then
+    return v_answer;
+  end if;
+  v_ends_at := _apply_act.now + _apply_act.grace;
+
+  case _apply_act.act
+    when 'terminate' then
+      perform perdure._end_by_act(_apply_act.run_id, 'terminate', 'terminated');
+    when 'cancel' then
+      if v_run.cancel is not null then  -- a running or paused run hides it from the state
+        return 'duplicate';
+      elsif v_run.claim is null then  -- it never began, so there is nothing to clean up
+        perform perdure._end_by_act(_apply_act.run_id, 'cancel', 'cancelled');
+      else
+        update perdure.dispatch as d
+        set
+          cancel = 'cancelled',
+          ends_at = v_ends_at,
+          is_paused = false,
+          ready_at = _apply_act.now,
+          told_at = case when d.worker_id is not null then _apply_act.now end
+        where d.run_id = _apply_act.run_id;
+      end if;
+    when 'pause' then
+      update perdure.dispatch as d
+      set is_paused = true, told_at = case when d.worker_id is not null then _apply_act.now end
+      where d.run_id = _apply_act.run_id;
+    when 'resume' then
+      update perdure.dispatch as d
+      set is_paused = false, recoveries = 0, ready_at = greatest(d.ready_at, _apply_act.now)
+      where d.run_id = _apply_act.run_id;
+  end case;
+  return 'accepted';
+end;
+$$;
+comment on function perdure._apply_act(uuid, text, interval, timestamptz) is
+'Apply an act to a run whose dispatch row the caller holds. Returns accepted, duplicate or finished.';
+
+create or replace function perdure._apply_acts(run_ids uuid[])
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_act perdure.act;
+  v_answer text;
+  v_applied integer := 0;
+begin
+  for v_act in
+    select a.* from perdure.act as a
+    where a.run_id = any(_apply_acts.run_ids) and a.applied_at is null
+    order by a.run_id, a.asked_at, a.act_id
+  loop
+    v_answer := perdure._apply_act(v_act.run_id, v_act.act, v_act.grace, v_now);
+    update perdure.act as a
+    set applied_at = v_now, answer = v_answer
+    where a.run_id = v_act.run_id and a.act_id = v_act.act_id;
+    if v_answer <> 'accepted' then
+      perform perdure._audit('drop_' || v_act.act, v_act.run_id, v_act.reason, jsonb_build_object('answer', v_answer));
+    end if;
+    v_applied := v_applied + 1;
+  end loop;
+  return v_applied;
+end;
+$$;
+comment on function perdure._apply_acts(uuid[]) is
+'Answer all pending acts of runs whose dispatch rows the caller holds, in the order asked; drop what no longer fits.';
+
+create or replace function perdure.drain(max_runs integer default 1000)
+returns table (applied integer, skipped integer)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_told uuid[];
+  v_held uuid[];
+begin
+  select array_agg(distinct w.run_id) into v_told
+  from (select o.run_id from perdure.wake as o order by o.told_at, o.run_id limit drain.max_runs) as w;
+  if v_told is null then
+    applied := 0;
+    skipped := 0;
+    return next;
+    return;
+  end if;
+  select array_agg(l.run_id) into v_held
+  from (
+    select d.run_id from perdure.dispatch as d where d.run_id = any(v_told) order by d.run_id for update skip locked
+  ) as l;
+  delete from perdure.wake as w where w.run_id = any(v_held);  -- before the look, never after it
+
+  perform perdure._apply_acts(v_held);
+  update perdure.dispatch as d set told_at = v_now
+  where d.run_id = any(v_held) and d.worker_id is not null and d.told_at is null;
+  update perdure.dispatch as d set ready_at = v_now
+  where d.run_id = any(v_held) and d.worker_id is null and d.ready_at > v_now and d.waits is not null
+    and exists (
+      select
+      from jsonb_to_recordset(d.waits) as w (kind text, name text)
+      inner join perdure.signal as s on s.run_id = d.run_id and s.name = w.name
+      where w.kind = 'signal'
+        and not exists (select from perdure.step as c where c.run_id = s.run_id and c.signal_id = s.id)
+    );
+  perform perdure._free_successors(v_held, v_now);
+
+  -- wakes of runs that have ended
+  delete from perdure.wake as w
+  where w.ctid = any(array(
+    select g.ctid from perdure.wake as g
+    where g.run_id = any(v_told)
+      and not exists (select from perdure.dispatch as d where d.run_id = g.run_id)
+    for update skip locked
+  ));
+  applied := coalesce(cardinality(v_held), 0);
+  select count(*)::integer into skipped
+  from unnest(v_told) as t (run_id)
+  inner join perdure.dispatch as d on d.run_id = t.run_id
+  where t.run_id <> all(coalesce(v_held, '{}'));
+  return next;
+end;
+$$;
+comment on function perdure.drain(integer) is
+'Look at the runs that were told something: apply acts, make ready those whose message came.
+Returns how many were looked at and how many were skipped because somebody held them; those stay to be drained.
+Locks the dispatch rows without waiting.';
+
+create or replace function perdure._free_successors(run_ids uuid[], now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_freed integer;
+begin
+  update perdure.dispatch as d
+  set predecessor_id = null, ready_at = s.ready_at
+  from (
+    select l.run_id, greatest(r.start_at, _free_successors.now) as ready_at
+    from perdure.dispatch as l
+    inner join perdure.run as r on r.run_id = l.run_id
+    inner join perdure.outcome as o on o.run_id = l.predecessor_id
+    where l.predecessor_id is not null
+      and (_free_successors.run_ids is null or l.run_id = any(_free_successors.run_ids))
+    order by l.run_id
+    for update of l skip locked
+  ) as s
+  where d.run_id = s.run_id;
+  get diagnostics v_freed = row_count;
+  return v_freed;
+end;
+$$;
+comment on function perdure._free_successors(uuid[], timestamptz) is
+'Make runs ready whose predecessor has ended: these, or, with null, all. Returns how many.
+The tick calls it for all: an end that committed while its successor was being started may have told nobody.';

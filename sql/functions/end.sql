@@ -1,0 +1,198 @@
+-- Invariant: one function, _end_runs, ends runs, whatever the way: the dispatch row goes and the outcome comes in one statement.
+-- Lock order: worker (fence), dispatch by run_id without waiting (for update), then inserts, then wake.
+
+create or replace function perdure._end_runs(ends jsonb)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+begin
+  if _end_runs.ends is null then
+    return;
+  end if;
+  with gone as (
+    delete from perdure.dispatch as d
+    using jsonb_to_recordset(_end_runs.ends) as e (run_id uuid)
+    where d.run_id = e.run_id
+    returning d.run_id, d.claim
+  )
+  insert into perdure.outcome (run_id, status, result, error, finished_at, claim)
+  select
+    g.run_id, e.status,
+    case when e.status = 'completed' then coalesce(e.result, 'null') end,  -- an absent result is JSON null
+    case when e.status <> 'completed' then e.error end,
+    v_now, g.claim
+  from gone as g
+  inner join jsonb_to_recordset(_end_runs.ends) as e (run_id uuid, status text, result jsonb, error jsonb)
+    on e.run_id = g.run_id;
+  insert into perdure.wake (run_id, told_at)
+  select d.run_id, v_now
+  from perdure.dispatch as d
+  inner join jsonb_to_recordset(_end_runs.ends) as e (run_id uuid) on e.run_id = d.predecessor_id;
+end;
+$$;
+comment on function perdure._end_runs(jsonb) is
+'End runs whose dispatch rows the caller holds, and wake those that replace them.
+ends is an array of objects with run_id, status, and result or error; nothing happens for null.';
+
+create or replace function perdure._reason_error(run_id uuid, act text, status text)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('type', _reason_error.status, 'message', (
+    select a.reason
+    from perdure.act as a
+    where a.run_id = _reason_error.run_id and a.act = _reason_error.act
+    order by a.applied_at desc nulls first, a.asked_at
+    limit 1))
+$$;
+comment on function perdure._reason_error(uuid, text, text) is 'Make the error of a run that an act ended, with the reason given.';
+
+create or replace function perdure._end_claimed(worker_id uuid, ends jsonb, status text)
+returns table (run_id uuid, answer text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_locked jsonb;
+  v_held uuid[];
+  v_saves jsonb;
+begin
+  perform perdure._check_array('ends', _end_claimed.ends);
+  select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
+  into v_locked, v_held
+  from perdure._lock_runs(_end_claimed.worker_id, _end_claimed.ends, false) as l;
+  v_saves := perdure._flat_saves(_end_claimed.ends, v_held);
+  if v_saves is not null then
+    perform perdure._insert_saves(v_saves, v_held);
+  end if;
+  perform perdure._check_payload('result', a.result)
+  from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb)
+  where pg_column_size(a.result) > perdure._payload_limit();
+
+  -- look: an act that was asked first decides how the run ends
+  perform perdure._apply_acts(v_held);
+  perform perdure._end_runs((
+    select jsonb_agg(jsonb_build_object(
+      'run_id', a.run_id,
+      'status', coalesce(d.cancel, _end_claimed.status),
+      'result', a.result,
+      'error', case
+        when d.cancel is null then coalesce(a.error, jsonb_build_object('type', 'unknown', 'message', null))
+        else perdure._reason_error(d.run_id, 'cancel', d.cancel) || jsonb_strip_nulls(jsonb_build_object('raised', a.error))
+      end))
+    from jsonb_to_recordset(_end_claimed.ends) as a (run_id uuid, result jsonb, error jsonb)
+    inner join perdure.dispatch as d on d.run_id = a.run_id
+    where a.run_id = any(v_held)
+  ));
+
+  return query
+  select
+    a.run_id,
+    case
+      when v_locked ->> a.run_id::text not in ('held', 'done') then v_locked ->> a.run_id::text
+      when o.status = _end_claimed.status then 'done'
+      else coalesce(o.status, 'lost')
+    end
+  from jsonb_to_recordset(_end_claimed.ends) as a (run_id uuid)
+  left join perdure.outcome as o on o.run_id = a.run_id;
+end;
+$$;
+comment on function perdure._end_claimed(uuid, jsonb, text) is
+'End runs that the worker holds as completed or failed, or as an act that came first says.';
+
+create or replace function perdure.complete_runs(worker_id uuid, ends jsonb)
+returns table (run_id uuid, answer text)
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+as $$ select e.run_id, e.answer from perdure._end_claimed(complete_runs.worker_id, complete_runs.ends, 'completed') as e $$;
+comment on function perdure.complete_runs(uuid, jsonb) is
+'End runs that have returned.
+ends is an array of objects with run_id, claim, result and saves (the run''s last, as in save_steps). Returns for each:
+done; cancelled, timed_out or terminated where that came first; busy (send again alone); lost (drop the run). The same
+call again gets the same answer.
+Raises PD002 where the worker is not registered, PD010 for a too large result. Locks the worker''s row shared, the
+dispatch rows without waiting.';
+
+create or replace function perdure.fail_runs(worker_id uuid, ends jsonb)
+returns table (run_id uuid, answer text)
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+as $$ select e.run_id, e.answer from perdure._end_claimed(fail_runs.worker_id, fail_runs.ends, 'failed') as e $$;
+comment on function perdure.fail_runs(uuid, jsonb) is
+'End runs that have raised.
+ends is an array of objects with run_id, claim, error (type, message; step: key of the step that failed, if one did) and
+saves. Answers, raises and locks as complete_runs does.';
+
+create or replace function perdure.release_runs(worker_id uuid, releases jsonb)
+returns table (run_id uuid, answer text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_locked jsonb;
+  v_held uuid[];
+  v_saves jsonb;
+begin
+  perform perdure._check_array('releases', release_runs.releases);
+  select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
+  into v_locked, v_held
+  from perdure._lock_runs(release_runs.worker_id, release_runs.releases, false) as l;
+  v_saves := perdure._flat_saves(release_runs.releases, v_held);
+  if v_saves is not null then
+    perform perdure._insert_saves(v_saves, v_held);
+  end if;
+
+  insert into perdure.act (run_id, act_id, act, reason, asked_by, asked_at, applied_at, answer)
+  select a.run_id, perdure._uuid7(v_now), 'pause', a.pause_reason, perdure._caller(), v_now, v_now, 'accepted'
+  from jsonb_to_recordset(release_runs.releases) as a (run_id uuid, pause_reason text)
+  where a.run_id = any(v_held) and a.pause_reason is not null;
+  update perdure.dispatch as d
+  set
+    worker_id = null,
+    ready_at = a.ready_at,
+    told_at = null,
+    is_paused = d.is_paused or a.is_paused
+  from (
+    select
+      r.run_id, r.pause_reason is not null as is_paused,
+      v_now + row_number() over () * interval '1 microsecond' as ready_at
+    from jsonb_to_recordset(release_runs.releases) as r (run_id uuid, pause_reason text)
+  ) as a
+  where d.run_id = a.run_id and d.run_id = any(v_held);
+
+  return query
+  select a.run_id, case when v_locked ->> a.run_id::text = 'held' then 'done' else v_locked ->> a.run_id::text end
+  from jsonb_to_recordset(release_runs.releases) as a (run_id uuid);
+end;
+$$;
+comment on function perdure.release_runs(uuid, jsonb) is
+'Give runs back, unfinished: another worker may take them at once. It counts as no death.
+releases is an array of objects with run_id, claim, saves (the run''s last, as in save_steps) and, to pause the run,
+pause_reason. Returns for each: done, busy (send again alone) or lost (drop the run).
+Raises PD002 where the worker is not registered. Locks the worker''s row shared, the dispatch rows without waiting.';

@@ -1,0 +1,30 @@
+-- Invariant: ids are UUIDv7 made from _now() on every server version, so that a virtual clock rules them too.
+
+create or replace function perdure._uuid7(at timestamptz default perdure._now())
+returns uuid
+language sql
+volatile
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$
+  -- 48 bits of milliseconds, version 7, 12 bits of the fraction of a millisecond, variant 2, 62 random bits
+  select encode(
+    substring(int8send(m.micros / 1000) from 3)
+    || substring(int8send((28672 + (m.micros % 1000) * 4096 / 1000)::bigint) from 7)
+    || substring(uuid_send(gen_random_uuid()) from 9),
+    'hex')::uuid
+  from (select (extract(epoch from _uuid7.at) * 1000000)::bigint as micros) as m
+$$;
+comment on function perdure._uuid7(timestamptz) is 'Make a UUIDv7 of a time, ordered by microsecond.';
+
+create or replace function perdure._caller()
+returns name
+language sql
+stable
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$
+  -- current_user is the owner inside a definer function
+  select coalesce(nullif(current_setting('role', true), 'none'), session_user)::name
+$$;
+comment on function perdure._caller() is 'Tell who is calling: the role that was set, else the one that logged in.';

@@ -1,0 +1,162 @@
+-- Invariant: a dead worker's runs go back to ready, once; a live one is left alone. Deaths without progress in between are
+-- counted, so that the run which kills its workers is found and ended, and its neighbours are not.
+-- Lock order: worker (for update, without waiting), then dispatch by run_id without waiting, then inserts.
+
+create or replace function perdure._note_timeline(now timestamptz)
+returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_timeline constant integer := perdure._timeline();
+  v_since timestamptz;
+begin
+  select t.since into v_since from perdure.timeline as t where t.timeline = v_timeline;
+  if not found then
+    -- the first timeline is the install's own: nothing has failed over yet
+    v_since := case when exists (select from perdure.timeline) then _note_timeline.now else '-infinity' end;
+    insert into perdure.timeline (timeline, since)
+    values (v_timeline, v_since)
+    on conflict on constraint timeline_pkey do nothing;
+  end if;
+  return v_since;
+end;
+$$;
+comment on function perdure._note_timeline(timestamptz) is
+'Note a change of the server''s timeline. Returns since when the engine has known the present one.';
+
+create or replace function perdure._is_dead(worker_id uuid, now timestamptz, calm_since timestamptz)
+returns boolean
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    _is_dead.now >= _is_dead.calm_since + least(w.lease, interval '5 seconds')
+    and (
+      b.beat_at is null
+      or _is_dead.now - b.beat_at > w.lease
+      or (
+        w.is_direct
+        and _is_dead.now - b.beat_at > interval '1.5 seconds'
+        and not exists (
+          select from pg_locks as l
+          where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+            and l.database = (select d.oid from pg_database as d where d.datname = current_database())
+            and l.classid::bigint << 32 | l.objid::bigint = perdure._lock_key(w.worker_id)
+        )
+      )
+    )
+  from perdure.worker as w
+  left join perdure.worker_beat as b on b.worker_id = w.worker_id
+  where w.worker_id = _is_dead.worker_id
+$$;
+comment on function perdure._is_dead(uuid, timestamptz, timestamptz) is
+'Judge a worker: its last beat is older than its lease, or its session''s lock is free and it has not beaten for 1.5 s.
+For min(lease, 5 s) after calm_since, a restart or a failover of the server, nobody is dead: all reconnect first.';
+
+create or replace function perdure._bury_workers(now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_calm_since constant timestamptz :=
+    greatest(perdure._server_started_at(), perdure._note_timeline(_bury_workers.now));
+  v_dead uuid[];
+begin
+  select array_agg(l.worker_id) into v_dead
+  from (
+    select w.worker_id
+    from perdure.worker as w
+    where perdure._is_dead(w.worker_id, _bury_workers.now, v_calm_since)
+    order by w.worker_id
+    for update skip locked  -- a worker at work holds its row: it is asked again at the next tick
+  ) as l;
+  -- again, in a statement later than the lock: it may have beaten meanwhile
+  delete from perdure.worker as w
+  where w.worker_id = any(v_dead) and perdure._is_dead(w.worker_id, _bury_workers.now, v_calm_since);
+  delete from perdure.worker_beat as b
+  where b.worker_id in (
+    select o.worker_id
+    from perdure.worker_beat as o
+    where not exists (select from perdure.worker as w where w.worker_id = o.worker_id)
+    for update skip locked
+  );
+  return coalesce(cardinality(v_dead), 0);
+end;
+$$;
+comment on function perdure._bury_workers(timestamptz) is 'Forget dead workers. Returns how many were suspected.';
+
+create or replace function perdure._take_back_orphans(now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_orphans uuid[];
+begin
+  select array_agg(l.run_id) into v_orphans
+  from (
+    select d.run_id
+    from perdure.dispatch as d
+    where d.worker_id is not null
+      and not exists (select from perdure.worker as w where w.worker_id = d.worker_id)
+    order by d.run_id
+    limit 10000
+    for update skip locked
+  ) as l;
+  update perdure.dispatch as d
+  set worker_id = null, told_at = null, recoveries = d.recoveries + 1, ready_at = s.ready_at
+  from (
+    select
+      o.run_id,
+      -- a first death delays nothing; a suspect comes back after 1, 2, 4 ... seconds, 5 minutes at most
+      _take_back_orphans.now + row_number() over (order by o.run_id) * interval '1 microsecond'
+      + make_interval(secs => case when o.recoveries = 0 then 0 else least(2 ^ least(o.recoveries - 1, 20), 300) end)
+        as ready_at
+    from perdure.dispatch as o
+    where o.run_id = any(v_orphans)
+  ) as s
+  where d.run_id = s.run_id;
+  perform perdure._end_runs((
+    select jsonb_agg(jsonb_build_object(
+      'run_id', d.run_id,
+      'status', 'dead',
+      'error', jsonb_build_object(
+        'type', 'dead',
+        'message', format('its worker died %s times in a row without progress', d.recoveries))))
+    from perdure.dispatch as d
+    where d.run_id = any(v_orphans) and d.recoveries > d.max_recoveries
+  ));
+  return coalesce(cardinality(v_orphans), 0);
+end;
+$$;
+comment on function perdure._take_back_orphans(timestamptz) is
+'Make runs ready again whose worker is gone, or end them as dead. Returns how many.';
+
+create or replace function perdure.recover()
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+begin
+  perform perdure._bury_workers(v_now);
+  return perdure._take_back_orphans(v_now);
+end;
+$$;
+comment on function perdure.recover() is
+'Take runs back from dead workers: any worker may claim them again.
+A worker is dead when its last beat is older than its lease, or when its session is gone and it has not beaten for 1.5 s.
+A run whose workers died more often than max_recoveries in a row without progress ends as dead.
+Returns how many runs were taken back. Locks dead workers'' rows and their runs without waiting; never waits for anybody.';

@@ -1,0 +1,127 @@
+-- Invariant: retry is the one way from an outcome back to a dispatch row; what it removes is kept in audit.
+-- Lock order: the outcome's row (a rival retry waits for it), then inserts. An ended run has no dispatch row and no worker.
+
+create or replace function perdure._failed_step(run_id uuid, error jsonb)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select s.key
+  from perdure.step as s
+  where s.run_id = _failed_step.run_id and s.key = _failed_step.error ->> 'step' and s.error is not null
+$$;
+comment on function perdure._failed_step(uuid, jsonb) is
+'Find the failed step that an outcome''s error names; null where none is named.';
+
+create or replace function perdure._forget_steps(run_id uuid, from_step text, error jsonb)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_from integer;
+  v_failed constant text := perdure._failed_step(_forget_steps.run_id, _forget_steps.error);
+  v_forgotten jsonb;
+begin
+  if _forget_steps.from_step is not null then
+    select s.ordinal into v_from from perdure.step as s
+    where s.run_id = _forget_steps.run_id and s.key = _forget_steps.from_step;
+    if not found then
+      perform perdure._raise_unknown('step', _forget_steps.from_step,
+        array(select s.key from perdure.step as s where s.run_id = _forget_steps.run_id));
+    end if;
+  end if;
+  with gone as (
+    delete from perdure.step as s
+    where s.run_id = _forget_steps.run_id
+      and (s.ordinal >= v_from or s.key = v_failed or s.kind = 'cancel')
+    returning s.key, s.kind, s.ordinal, s.result, s.error, s.saved_at
+  )
+  select coalesce(jsonb_agg(to_jsonb(g) order by g.ordinal), '[]') into v_forgotten from gone as g;
+  delete from perdure.step_attempt as t
+  where t.run_id = _forget_steps.run_id
+    and not exists (select from perdure.step as s where s.run_id = t.run_id and s.key = t.key);
+  return v_forgotten;
+end;
+$$;
+comment on function perdure._forget_steps(uuid, text, jsonb) is
+'Remove the checkpoints that a retry makes again: the failed step''s, the cancel''s, and all from the step named.
+Returns what was removed. Raises 22023 for an unknown step.';
+
+create or replace function perdure.retry(run_id uuid, from_step text default null, reason text default null)
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_state text;
+  v_rule record;
+  v_outcome perdure.outcome;
+  v_forgotten jsonb;
+begin
+  select s.state into v_state from perdure._states(array[retry.run_id]) as s;
+  if not found then
+    perform perdure._raise_refused(retry.run_id, 'retry', 'PD001', null);
+  end if;
+  select r.answer, r.error into strict v_rule from perdure.act_rules as r where r.act = 'retry' and r.state = v_state;
+  perform perdure._raise_refused(retry.run_id, 'retry', v_rule.error, v_state);
+
+  delete from perdure.outcome as o where o.run_id = retry.run_id returning o.* into v_outcome;
+  if not found then
+    return 'duplicate';  -- a rival retry was faster
+  end if;
+  v_forgotten := perdure._forget_steps(retry.run_id, retry.from_step, v_outcome.error);
+  perform perdure._audit('retry', retry.run_id, retry.reason,
+    jsonb_build_object('outcome', to_jsonb(v_outcome), 'steps', v_forgotten, 'from_step', retry.from_step));
+
+  -- a claim that nobody holds tells claim_runs that there are checkpoints to load; a deadline that has passed is dropped
+  insert into perdure.dispatch (run_id, workflow, queue, priority, ready_at, ends_at, claim, max_recoveries)
+  select
+    r.run_id, r.workflow, r.queue, r.priority, v_now,
+    case when r.deadline > v_now then r.deadline end, gen_random_uuid(), r.max_recoveries
+  from perdure.run as r
+  where r.run_id = retry.run_id;
+  return v_rule.answer;
+end;
+$$;
+comment on function perdure.retry(uuid, text, text) is
+'Let an ended run go on from where it stopped: its outcome and the failed step''s checkpoint move to audit.
+from_step names a step from which all later checkpoints are made again as well. A time-out starts anew, a deadline that
+has passed is dropped. Returns accepted, or duplicate where somebody else retried it meanwhile.
+Raises PD001 for an unknown run, PD009 for an unfinished or completed one, 22023 for an unknown step.
+Locks the run''s outcome.';
+
+create or replace function perdure.retry_many(run_ids uuid[], reason text default null)
+returns table (run_id uuid, answer text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_one record;
+begin
+  for v_one in  -- sorted, so that two operators with the same runs wait for, but never deadlock, each other
+    select a.run_id, coalesce(r.answer, 'unknown') as answer
+    from (select distinct u.run_id from unnest(retry_many.run_ids) as u (run_id)) as a
+    left join perdure._states(retry_many.run_ids) as s on s.run_id = a.run_id
+    left join perdure.act_rules as r on r.state = s.state and r.act = 'retry'
+    order by a.run_id
+  loop
+    run_id := v_one.run_id;
+    answer := case v_one.answer
+      when 'accepted' then perdure.retry(v_one.run_id, null, retry_many.reason)
+      else v_one.answer
+    end;
+    return next;
+  end loop;
+end;
+$$;
+comment on function perdure.retry_many(uuid[], text) is
+'Let many ended runs go on from where they stopped.
+Returns accepted, duplicate, illegal (unfinished or completed) or unknown for each. Locks the runs'' outcomes.';

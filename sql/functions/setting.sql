@@ -1,0 +1,73 @@
+-- Invariant: an operator's change of the install is audited in the same transaction.
+-- Lock order: the one row that changes, then audit.
+
+create or replace function perdure._audit(act text, run_id uuid, reason text, detail jsonb default '{}')
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+begin
+  insert into perdure.audit (audit_id, act, run_id, reason, detail, done_by, done_at)
+  values (
+    perdure._uuid7(v_now), _audit.act, _audit.run_id, _audit.reason, _audit.detail, perdure._caller(), v_now);
+end;
+$$;
+comment on function perdure._audit(text, uuid, text, jsonb) is 'Note who did what and why.';
+
+create or replace function perdure.put_setting(name text, value jsonb, reason text default null)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old jsonb;
+begin
+  select s.value into v_old from perdure.setting as s where s.name = put_setting.name for update;
+  if not found then
+    perform perdure._raise_unknown('setting', put_setting.name, array(select s.name from perdure.setting as s));
+  end if;
+  if jsonb_typeof(put_setting.value) is distinct from jsonb_typeof(v_old) then
+    raise exception 'setting "%" takes a JSON %', put_setting.name, jsonb_typeof(v_old)
+      using errcode = '22023',
+            detail = format('It is %s now; the new value is %s.', v_old, coalesce(put_setting.value::text, 'null'));
+  end if;
+  update perdure.setting as s set value = put_setting.value where s.name = put_setting.name;
+  perform perdure._audit('put_setting', null, put_setting.reason,
+    jsonb_build_object('name', put_setting.name, 'old', v_old, 'new', put_setting.value));
+end;
+$$;
+comment on function perdure.put_setting(text, jsonb, text) is
+'Change a setting of the install.
+Raises 22023 for an unknown setting or a value of another JSON type. Locks the setting''s row.';
+
+create or replace function perdure.put_queue(name text, retention interval default null)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+begin
+  perform perdure._check_name('queue', put_queue.name);
+  if put_queue.retention < interval '0' then
+    raise exception 'retention of queue "%" must not be negative', put_queue.name
+      using errcode = '22023',
+            hint = 'Pass an interval such as ''7 days'', or null for the default of the install.';
+  end if;
+  insert into perdure.queue as q (name, retention, created_at)
+  values (put_queue.name, put_queue.retention, v_now)
+  on conflict on constraint queue_pkey do update set retention = excluded.retention;
+  perform perdure._audit('put_queue', null, null,
+    jsonb_build_object('name', put_queue.name, 'retention', put_queue.retention));
+end;
+$$;
+comment on function perdure.put_queue(text, interval) is
+'Make a queue, or change how long its ended runs are kept.
+Raises 22023 for a bad name or a negative retention. Locks the queue''s row.';

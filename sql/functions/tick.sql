@@ -1,0 +1,107 @@
+-- Invariant: a tick may be called by anybody at any time, by many at once: each part locks without waiting and does a bounded
+-- amount of work; what it leaves is done by the next one. Called as one transaction, or part by part by run_ticks.
+-- Lock order: as each part says.
+
+create or replace function perdure._end_overdue(now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_grace constant timestamptz := _end_overdue.now + interval '5 minutes';
+  v_overdue uuid[];
+begin
+  select array_agg(l.run_id) into v_overdue
+  from (
+    select d.run_id
+    from perdure.dispatch as d
+    where d.ends_at <= _end_overdue.now
+    order by d.ends_at, d.run_id
+    limit 1000
+    for update skip locked
+  ) as l;
+  if v_overdue is null then
+    return 0;
+  end if;
+
+  -- without a claim it never began, with cancel set its grace is over: nothing to clean up any more
+  perform perdure._end_runs((
+    select jsonb_agg(jsonb_build_object(
+      'run_id', d.run_id,
+      'status', coalesce(d.cancel, 'timed_out'),
+      'error', perdure._reason_error(d.run_id, 'cancel', coalesce(d.cancel, 'timed_out'))))
+    from perdure.dispatch as d
+    where d.run_id = any(v_overdue) and (d.claim is null or d.cancel is not null)
+  ));
+  update perdure.dispatch as d
+  set
+    cancel = 'timed_out',
+    ends_at = v_grace,
+    is_paused = false,
+    ready_at = _end_overdue.now,
+    told_at = case when d.worker_id is not null then _end_overdue.now end
+  where d.run_id = any(v_overdue);
+  return cardinality(v_overdue);
+end;
+$$;
+comment on function perdure._end_overdue(timestamptz) is
+'Tell runs past their deadline to end, with 5 minutes for clean-up; end those whose grace is over. Returns how many.';
+
+create or replace function perdure._truncate_wake()
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- dead rows before the first live one make each drain slower; small tables are not worth the lock
+  if pg_relation_size('perdure.wake') < 1048576 then
+    return false;
+  end if;
+  begin
+    lock table perdure.wake in access exclusive mode nowait;
+  exception
+    when lock_not_available then
+      return false;
+  end;
+  if exists (select from perdure.wake) then
+    return false;
+  end if;
+  truncate perdure.wake;
+  return true;
+end;
+$$;
+comment on function perdure._truncate_wake() is
+'Truncate the wakes when all are drained and nobody is about to add one. Returns whether it did.
+Locks the table exclusively, without waiting, until the transaction ends: so it comes last.';
+
+create or replace function perdure.tick()
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_drained record;
+  v_done jsonb;
+begin
+  select d.applied, d.skipped into strict v_drained from perdure.drain() as d;
+  v_done := jsonb_build_object(
+    'drained', v_drained.applied,
+    'skipped', v_drained.skipped,
+    'overdue', perdure._end_overdue(v_now),
+    'recovered', perdure.recover(),
+    'freed', perdure._free_successors(null, v_now));
+  return v_done || jsonb_build_object('truncated', perdure._truncate_wake());
+end;
+$$;
+comment on function perdure.tick() is
+'Do one round of the engine''s housekeeping: drain, deadlines, deaths, successors.
+Returns an object with what it did: drained, skipped, overdue, recovered, freed, truncated. May be called by anybody at any time;
+each part locks without waiting.';

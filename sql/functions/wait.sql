@@ -1,0 +1,184 @@
+-- Invariant: a suspended run is woken. Suspending looks, in a statement later than its lock, for all that could have been
+-- told meanwhile; what is told later leaves a wake that waits for this lock. At most one wait is answered per run and
+-- call: two answers would consume the message of a race's loser.
+-- Lock order: worker (fence), dispatch by run_id without waiting (for update), then inserts.
+
+create or replace function perdure._answer_waits(suspended jsonb, now timestamptz)
+returns table (run_id uuid, kind text, checkpoint jsonb)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with found as materialized (
+    select distinct on (a.run_id)
+      a.run_id, w.key, w.kind, w.name, m.id as signal_id, m.payload
+    from jsonb_to_recordset(_answer_waits.suspended) as a (run_id uuid, waits jsonb)
+    cross join lateral rows from (
+      jsonb_to_recordset(a.waits) as (key text, kind text, name text, until timestamptz)
+    ) with ordinality as w (key, kind, name, until, position)
+    left join lateral (
+      select s.id, s.payload
+      from perdure.signal as s
+      where w.kind = 'signal' and s.run_id = a.run_id and s.name = w.name
+        and not exists (select from perdure.step as c where c.run_id = s.run_id and c.signal_id = s.id)
+      order by s.sent_at, s.sequence
+      limit 1
+    ) as m on true
+    where m.id is not null or w.until <= _answer_waits.now  -- the message wins over a time-out that is due
+    order by a.run_id, w.position
+  ),
+  saved as (
+    insert into perdure.step as s (run_id, key, kind, ordinal, name, result, signal_id, saved_at)
+    select
+      f.run_id, f.key, f.kind,
+      (select coalesce(max(p.ordinal), 0) + 1 from perdure.step as p where p.run_id = f.run_id),
+      f.name, f.payload, f.signal_id, _answer_waits.now
+    from found as f
+    where f.kind <> 'retry'
+    returning s.*
+  )
+  select s.run_id, s.kind, perdure._checkpoint(s::perdure.step) from saved as s
+  union all
+  select f.run_id, f.kind, jsonb_build_object('key', f.key, 'kind', f.kind) from found as f where f.kind = 'retry';
+end;
+$$;
+comment on function perdure._answer_waits(jsonb, timestamptz) is
+'Answer at most one wait of each run: the first in the order asked whose message is there or whose time has come.
+suspended is an array of objects with run_id and waits. Returns the checkpoint that it saved; a due retry saves none.
+The caller holds the dispatch rows.';
+
+create or replace function perdure._deliver_cancels(run_ids uuid[], now timestamptz)
+returns table (run_id uuid, checkpoint jsonb)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with saved as (
+    insert into perdure.step as s (run_id, key, kind, ordinal, result, saved_at)
+    select
+      d.run_id, '~cancel', 'cancel',
+      (select coalesce(max(p.ordinal), 0) + 1 from perdure.step as p where p.run_id = d.run_id),
+      jsonb_build_object('status', d.cancel, 'reason', (
+        select a.reason
+        from perdure.act as a
+        where a.run_id = d.run_id and a.act = 'cancel' and a.answer = 'accepted'
+        order by a.asked_at
+        limit 1)),
+      _deliver_cancels.now
+    from perdure.dispatch as d
+    where d.run_id = any(_deliver_cancels.run_ids) and d.cancel is not null
+    on conflict on constraint step_pkey do nothing
+    returning s.*
+  )
+  select s.run_id, perdure._checkpoint(s::perdure.step) from saved as s;
+end;
+$$;
+comment on function perdure._deliver_cancels(uuid[], timestamptz) is
+'Record that a cancel or deadline is delivered to its run at this point; once per run.
+Returns the checkpoints of those that were not delivered before. The caller holds the dispatch rows.';
+
+create or replace function perdure._ready_at(waits jsonb)
+returns timestamptz
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(min(w.until), 'infinity')
+  from jsonb_to_recordset(_ready_at.waits) as w (until timestamptz)
+$$;
+comment on function perdure._ready_at(jsonb) is 'Tell when the first of a set of waits is due; infinity where none has a time.';
+
+create or replace function perdure.suspend_runs(worker_id uuid, suspensions jsonb, keep boolean default false)
+returns table (run_id uuid, answer text, checkpoint jsonb)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_locked jsonb;
+  v_held uuid[];
+  v_saves jsonb;
+  v_open uuid[];
+  v_answered jsonb;
+begin
+  perform perdure._check_array('suspensions', suspend_runs.suspensions);
+  select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
+  into v_locked, v_held
+  from perdure._lock_runs(suspend_runs.worker_id, suspend_runs.suspensions, false) as l;
+  v_saves := perdure._flat_saves(suspend_runs.suspensions, v_held);
+  if v_saves is not null then
+    perform perdure._insert_saves(v_saves, v_held);
+  end if;
+
+  -- look: acts first, which may end or pause a run; then a cancel that was not delivered; then the waits
+  perform perdure._apply_acts(v_held);
+  select array_agg(d.run_id) into v_open
+  from perdure.dispatch as d
+  where d.run_id = any(v_held) and (not d.is_paused or suspend_runs.keep);
+  select jsonb_object_agg(c.run_id, c.checkpoint) into v_answered
+  from perdure._deliver_cancels(v_open, v_now) as c;
+  select coalesce(v_answered, '{}') || coalesce(jsonb_object_agg(w.run_id, w.checkpoint), '{}') into v_answered
+  from perdure._answer_waits((
+    select coalesce(jsonb_agg(jsonb_build_object('run_id', a.run_id, 'waits', a.waits)), '[]')
+    from jsonb_to_recordset(suspend_runs.suspensions) as a (run_id uuid, waits jsonb)
+    where a.run_id = any(v_open) and not coalesce(v_answered, '{}') ? a.run_id::text
+      and jsonb_typeof(a.waits) = 'array'
+  ), v_now) as w;
+
+  update perdure.dispatch as d
+  set
+    worker_id = s.worker_id,
+    waits = s.waits,
+    ready_at = s.ready_at,
+    told_at = null
+  from (
+    select
+      a.run_id,
+      l.is_let_go,
+      case when not l.is_let_go then suspend_runs.worker_id end as worker_id,
+      case when l.is_let_go then a.waits end as waits,
+      perdure._ready_at(a.waits) as ready_at
+    from jsonb_to_recordset(suspend_runs.suspensions) as a (run_id uuid, waits jsonb)
+    cross join lateral (
+      select not suspend_runs.keep and not v_answered ? a.run_id::text as is_let_go
+    ) as l
+    where a.run_id = any(v_held)
+  ) as s
+  where d.run_id = s.run_id and (s.is_let_go or d.told_at is not null);
+
+  return query
+  select
+    a.run_id,
+    case
+      when v_locked ->> a.run_id::text in ('held', 'done') and d.run_id is null then 'ended'
+      when v_locked ->> a.run_id::text <> 'held' then v_locked ->> a.run_id::text
+      when v_answered -> a.run_id::text ->> 'kind' = 'retry' then 'retry_due'
+      when v_answered ? a.run_id::text then 'answered'
+      when suspend_runs.keep then 'waiting'
+      else 'suspended'
+    end,
+    v_answered -> a.run_id::text
+  from jsonb_to_recordset(suspend_runs.suspensions) as a (run_id uuid)
+  left join perdure.dispatch as d on d.run_id = a.run_id;
+end;
+$$;
+comment on function perdure.suspend_runs(uuid, jsonb, boolean) is
+'Let runs wait for a set of things, or answer the first that is there.
+suspensions is an array of objects with run_id, claim, saves (the run''s last, as in save_steps) and waits: an array of
+objects with key, kind (signal, sleep, timer, retry), name (of a signal) and until (null: for as long as it takes).
+Returns for each: suspended (the claim is given up); answered (checkpoint is the saved answer of one wait, or of a
+cancel; the claim is kept, go on); retry_due (a retry is due, nothing is saved, the claim is kept); waiting (with keep:
+nothing yet); done (this claim suspended it before); ended; busy (send again alone); lost.
+keep: only look, for a run with steps in flight.
+Raises PD002 where the worker is not registered. Locks the worker''s row shared, the dispatch rows without waiting.';

@@ -1,0 +1,253 @@
+-- Invariant: a row of worker is a live worker, and every transaction of a worker holds it FOR KEY SHARE before it
+-- locks anything else of the engine. A heartbeat touches only its own row of worker_beat, so it never meets the fence.
+-- Lock order: worker (key share), then dispatch by run_id without waiting.
+
+create or replace function perdure._lock_key(worker_id uuid)
+returns bigint
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select hashtextextended('perdure' || ':' || _lock_key.worker_id::text, 0) $$;
+comment on function perdure._lock_key(uuid) is 'Name the advisory lock that a direct worker holds while it is connected.';
+
+create or replace function perdure._fence(worker_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_lease interval;
+begin
+  select w.lease into v_lease from perdure.worker as w where w.worker_id = _fence.worker_id for key share;
+  if not found then
+    raise exception 'worker "%" is not registered', _fence.worker_id
+      using errcode = 'PD002',  -- claim_lost
+            detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
+            hint = 'Drop what is in memory and call perdure.register_worker again.';
+  end if;
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'a worker works in READ COMMITTED'
+      using errcode = '55000',
+            detail = format('This transaction is %s.', upper(current_setting('transaction_isolation'))),
+            hint = 'Set default_transaction_isolation of the worker''s connection to read committed.';
+  end if;
+  -- a frozen client must not hold the fence for longer than its lease
+  perform set_config('idle_in_transaction_session_timeout', (extract(epoch from v_lease) * 1000)::bigint::text, true);
+  if current_setting('synchronous_commit') = 'off' then  -- what is acknowledged is durable
+    perform set_config('synchronous_commit', 'local', true);
+  end if;
+end;
+$$;
+comment on function perdure._fence(uuid) is
+'Hold the worker''s own row FOR KEY SHARE until the transaction ends.
+Raises PD002 where the worker is not registered, 55000 outside READ COMMITTED.';
+
+create or replace function perdure.put_workflow(
+  name text,
+  queue text default 'default',
+  timeout interval default null,
+  max_recoveries integer default 10
+)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+begin
+  perform perdure._check_name('workflow', put_workflow.name);
+  perform perdure._check_name('queue', put_workflow.queue);
+  if put_workflow.timeout <= interval '0' then
+    raise exception 'timeout of workflow "%" must be positive', put_workflow.name using errcode = '22023';
+  elsif put_workflow.max_recoveries is null or put_workflow.max_recoveries < 0 then
+    raise exception 'max_recoveries of workflow "%" must not be negative', put_workflow.name using errcode = '22023';
+  end if;
+  insert into perdure.queue as q (name, created_at)
+  values (put_workflow.queue, v_now)
+  on conflict on constraint queue_pkey do nothing;
+  insert into perdure.workflow as w (name, queue, timeout, max_recoveries, registered_at)
+  values (put_workflow.name, put_workflow.queue, put_workflow.timeout, put_workflow.max_recoveries, v_now)
+  on conflict on constraint workflow_pkey do update set
+    queue = excluded.queue,
+    timeout = excluded.timeout,
+    max_recoveries = excluded.max_recoveries,
+    registered_at = excluded.registered_at
+  where (w.queue, w.timeout, w.max_recoveries)
+    is distinct from (excluded.queue, excluded.timeout, excluded.max_recoveries);
+end;
+$$;
+comment on function perdure.put_workflow(text, text, interval, integer) is
+'Make a workflow known, with the queue, time-out and recoveries that its runs get by default; make its queue known.
+Raises 22023 for bad values. Locks the workflow''s row where something changes.';
+
+create or replace function perdure.register_worker(
+  queues text[],
+  workflows text[],
+  name text default null,
+  version text default null,
+  lease interval default '30 seconds',
+  is_direct boolean default false
+)
+returns uuid
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_worker_id constant uuid := perdure._uuid7(v_now);
+begin
+  if coalesce(cardinality(register_worker.queues), 0) = 0
+    or coalesce(cardinality(register_worker.workflows), 0) = 0 then
+    raise exception 'a worker needs at least one queue and one workflow'
+      using errcode = '22023',
+            hint = 'Pass the queues it takes runs from and the workflows it knows.';
+  end if;
+  if register_worker.lease is null or register_worker.lease not between interval '1 second' and interval '1 day' then
+    raise exception 'lease must be between 1 second and 1 day'
+      using errcode = '22023', detail = format('It is %s.', coalesce(register_worker.lease::text, 'null'));
+  end if;
+  perform perdure._check_name('queue', q.name) from unnest(register_worker.queues) as q (name);
+  perform perdure._check_name('workflow', w.name) from unnest(register_worker.workflows) as w (name);
+  insert into perdure.queue as q (name, created_at)
+  select distinct a.name, v_now from unnest(register_worker.queues) as a (name) order by a.name
+  on conflict on constraint queue_pkey do nothing;
+  insert into perdure.workflow as w (name, queue, max_recoveries, registered_at)
+  select distinct a.name, register_worker.queues[1], 10, v_now
+  from unnest(register_worker.workflows) as a (name)
+  order by a.name
+  on conflict on constraint workflow_pkey do nothing;
+
+  insert into perdure.worker (
+    worker_id, name, version, queues, workflows, lease, is_direct, registered_at, registered_by)
+  values (
+    v_worker_id, coalesce(register_worker.name, v_worker_id::text), register_worker.version, register_worker.queues,
+    register_worker.workflows, register_worker.lease, register_worker.is_direct, v_now, perdure._caller());
+  insert into perdure.worker_beat (worker_id, beat_at) values (v_worker_id, v_now);
+  if register_worker.is_direct then
+    perform perdure.worker_lock(v_worker_id);
+  end if;
+  return v_worker_id;
+end;
+$$;
+comment on function perdure.register_worker(text[], text[], text, text, interval, boolean) is
+'Make a worker known: it may claim runs of these queues and workflows from now on. Makes unknown names known.
+is_direct: this session holds an advisory lock for the worker from now on, so that its end tells of a death early; pass
+false behind a pooler. Returns the worker''s id. Raises 22023 for empty lists or a bad lease.';
+
+create or replace function perdure.worker_lock(worker_id uuid)
+returns boolean
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$ select pg_try_advisory_lock(perdure._lock_key(worker_lock.worker_id)) $$;
+comment on function perdure.worker_lock(uuid) is
+'Take the worker''s advisory lock in this session again, after a reconnect on a direct connection.
+Returns false where another session holds it. Locks nothing else.';
+
+create or replace function perdure.beat(
+  worker_id uuid,
+  runs_held integer default null,
+  activity jsonb default '[]'
+)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_held integer;
+  v_told jsonb;
+  v_disagreements integer;
+begin
+  perform perdure._check_array('activity', beat.activity);
+  select
+    count(*)::integer,
+    jsonb_agg(jsonb_build_object(
+      'run_id', d.run_id, 'claim', d.claim, 'cancel', d.cancel, 'is_paused', d.is_paused,
+      'is_told', d.told_at is not null)) filter (where d.told_at is not null or d.is_paused)
+  into v_held, v_told
+  from perdure.dispatch as d
+  where d.worker_id = beat.worker_id;
+
+  update perdure.worker_beat as b
+  set
+    beat_at = v_now,
+    runs_held = beat.runs_held,
+    activity = beat.activity,
+    disagreements = case when beat.runs_held <> v_held then b.disagreements + 1 else 0 end
+  where b.worker_id = beat.worker_id
+  returning b.disagreements into v_disagreements;
+  if not found or not exists (select from perdure.worker as w where w.worker_id = beat.worker_id) then
+    raise exception 'worker "%" is not registered', beat.worker_id
+      using errcode = 'PD002',  -- claim_lost
+            detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
+            hint = 'Drop what is in memory and call perdure.register_worker again.';
+  end if;
+  return jsonb_build_object(
+    'timeline', perdure._timeline(),
+    'reconcile', v_disagreements >= 2,
+    'runs', coalesce(v_told, '[]'));
+end;
+$$;
+comment on function perdure.beat(uuid, integer, jsonb) is
+'Show that a worker is alive, how many runs it holds and which steps it has been running for long.
+activity is an array of objects with run_id, key, since, progress. Returns an object: timeline of the server; reconcile,
+true after two beats in a row that disagree about the number held (ask worker_runs then); runs that were told
+something since they were claimed, each with run_id, claim, cancel, is_paused, is_told.
+Raises PD002 where the worker is not registered. Locks its own heartbeat only.';
+
+create or replace function perdure.worker_runs(worker_id uuid)
+returns table (run_id uuid, claim uuid)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select d.run_id, d.claim from perdure.dispatch as d where d.worker_id = worker_runs.worker_id
+$$;
+comment on function perdure.worker_runs(uuid) is
+'List what the database says a worker holds: to be asked after a broken connection.
+Returns run_id and claim of each. Locks nothing.';
+
+create or replace function perdure.stop_worker(worker_id uuid)
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_released integer;
+begin
+  perform from perdure.worker as w where w.worker_id = stop_worker.worker_id for update;
+  if not found then
+    return 0;
+  end if;
+  update perdure.dispatch as d
+  set worker_id = null, ready_at = v_now, told_at = null
+  where d.run_id in (
+    select h.run_id from perdure.dispatch as h
+    where h.worker_id = stop_worker.worker_id
+    order by h.run_id
+    for update skip locked
+  );
+  get diagnostics v_released = row_count;
+  delete from perdure.worker as w where w.worker_id = stop_worker.worker_id;
+  delete from perdure.worker_beat as b where b.worker_id = stop_worker.worker_id;
+  return v_released;
+end;
+$$;
+comment on function perdure.stop_worker(uuid) is
+'Forget a worker that has stopped; runs that it still holds go back to ready, which counts as no death.
+Returns how many those were; what is locked at the moment is recovered by the next tick.
+Locks the worker''s row, waiting for its own open transactions, then its runs without waiting.';

@@ -1,0 +1,52 @@
+-- Invariant: a setting has a row from the day of install; put_setting changes its value and nothing else.
+
+create table perdure.setting (
+  name text not null,
+  value jsonb not null,
+  description text not null,
+  constraint setting_pkey primary key (name)
+);
+
+comment on table perdure.setting is 'What an operator can set for the whole install.';
+comment on column perdure.setting.name is 'Name of the setting.';
+comment on column perdure.setting.value is 'Its value.';
+comment on column perdure.setting.description is 'What it does, with its unit.';
+
+insert into perdure.setting (name, value, description) values
+('payload_soft_limit', '1048576', 'Bytes of an input, payload or result above which a warning is raised.'),
+('payload_hard_limit', '16777216', 'Bytes of an input, payload or result above which it is refused (PD010).'),
+('allow_unknown_names', 'false', 'Whether start accepts workflows and queues that nobody has registered.');
+
+create table perdure.timeline (
+  timeline integer not null,
+  since timestamptz not null,
+  constraint timeline_pkey primary key (timeline)
+);
+
+comment on table perdure.timeline is
+'Timelines of the server that the engine has seen: after a failover nobody is declared dead for some seconds.';
+comment on column perdure.timeline.timeline is 'Timeline of the write-ahead log.';
+comment on column perdure.timeline.since is 'When the engine saw it first.';
+
+create table perdure.audit (
+  audit_id uuid not null,
+  act text not null,
+  run_id uuid,
+  reason text,
+  detail jsonb not null default '{}',
+  done_by text not null,
+  done_at timestamptz not null,
+  constraint audit_pkey primary key (audit_id)
+);
+
+comment on table perdure.audit is 'Who asked for what, and what was removed by it; kept longer than the runs.';
+comment on column perdure.audit.audit_id is 'UUIDv7.';
+comment on column perdure.audit.act is 'What was done.';
+comment on column perdure.audit.run_id is 'Run that it concerned; null for acts on the install.';
+comment on column perdure.audit.reason is 'Why, in the words of who asked.';
+comment on column perdure.audit.detail is 'What was removed or changed.';
+comment on column perdure.audit.done_by is 'Role that did it.';
+comment on column perdure.audit.done_at is 'When.';
+
+create index audit_run_idx on perdure.audit (run_id);
+comment on index perdure.audit_run_idx is 'history: what was done to a run.';
