@@ -15,7 +15,7 @@ declare
   v_next timestamptz := pg_catalog.clock_timestamp();
   v_end timestamptz;
 begin
-  select s.setting into v_timeout_ms from pg_catalog.pg_settings as s
+  select s.setting::pg_catalog.float8 into v_timeout_ms from pg_catalog.pg_settings as s
   where s.name operator(pg_catalog.=) 'statement_timeout';
   v_end := v_next operator(pg_catalog.+) pg_catalog.make_interval(secs => case
     when v_timeout_ms operator(pg_catalog.>) 0.0::pg_catalog.float8
@@ -102,10 +102,10 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return current_setting('cron.database_name', true);
+  return current_setting('cron.database_name', true)::name;
 exception
   when insufficient_privilege then  -- loaded, but only a superuser may see where it lives
-    return '';
+    return ''::name;
 end;
 $$;
 
@@ -186,7 +186,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_job record;
-  v_done text[] := '{}';
+  v_done text[] := array[]::text[];
 begin
   if enable_cron.runners > 0 then
     raise exception 'there are no SQL workflows to run yet'
@@ -242,7 +242,7 @@ as $$
 declare
   v_names constant text[] := array(select j.job_name from perdure._cron_jobs('1 second') as j);
   v_job record;
-  v_gone text[] := '{}';
+  v_gone text[] := array[]::text[];
 begin
   if not exists (select from pg_extension as e where e.extname = 'pg_cron') then
     if perdure._cron_home() is null then
