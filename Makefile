@@ -50,7 +50,7 @@ test-all: test  ## everything on 15, then the whole suite (pg_cron aside) on 16,
 .PHONY: lint
 lint: $(READY)  ## sqlfluff, ruff, mypy
 	@echo "[lint] ruff"
-	@$(BIN)/ruff check python tests
+	@$(BIN)/ruff check --output-format concise python tests
 	@$(BIN)/ruff format --check --quiet python tests
 	@echo "[lint] mypy"
 	@$(BIN)/mypy --config-file python/pyproject.toml

@@ -59,9 +59,8 @@ class PostgresServer:
         with self.admin() as conn:
             self.version = conn.info.server_version
             self.superuser = conn.info.user
-            self.has_plpgsql_check = bool(
-                conn.execute("select from pg_available_extensions where name = 'plpgsql_check'").fetchone()
-            )
+            found = conn.execute("select from pg_available_extensions where name = 'plpgsql_check'").fetchone()
+            self.has_plpgsql_check = found is not None
         self.create_role(OWNER)
 
     @property
