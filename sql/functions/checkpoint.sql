@@ -25,52 +25,63 @@ $$;
 comment on function perdure._checkpoint(perdure.step) is 'Show a checkpoint as the object that a worker reads.';
 
 create or replace function perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean)
-returns table (run_id uuid, claim uuid, answer text)
+returns table (run_id uuid, answer text)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_claims jsonb;
+  v_run_ids uuid[];
   v_held uuid[];
 begin
   perform perdure._fence(_lock_runs.worker_id);
+  select jsonb_object_agg(a.run_id, a.claim), array_agg(distinct a.run_id) into v_claims, v_run_ids
+  from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid);
   if _lock_runs.is_shared then
     select array_agg(l.run_id) into v_held
     from (
       select d.run_id
       from perdure.dispatch as d
-      inner join jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid) on a.run_id = d.run_id
-      where d.worker_id = _lock_runs.worker_id and d.claim = a.claim
+      where d.run_id = any(v_run_ids)
+        and d.worker_id = _lock_runs.worker_id
+        and d.claim::text = v_claims ->> d.run_id::text
       order by d.run_id
-      for key share of d skip locked
+      for key share skip locked
     ) as l;
   else
     select array_agg(l.run_id) into v_held
     from (
       select d.run_id
       from perdure.dispatch as d
-      inner join jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid) on a.run_id = d.run_id
-      where d.worker_id = _lock_runs.worker_id and d.claim = a.claim
+      where d.run_id = any(v_run_ids)
+        and d.worker_id = _lock_runs.worker_id
+        and d.claim::text = v_claims ->> d.run_id::text
       order by d.run_id
-      for update of d skip locked
+      for update skip locked
     ) as l;
   end if;
 
+  return query
+  select h.run_id, 'held' from unnest(v_held) as h (run_id);
+  if cardinality(v_held) = cardinality(v_run_ids) then
+    return;
+  end if;
   -- a later statement, hence a later snapshot: what was not got is judged by what is committed now
   return query
-  select distinct
+  select
     a.run_id,
-    a.claim,
     case
-      when a.run_id = any(v_held) then 'held'
-      when o.claim = a.claim then 'done'
-      when d.claim = a.claim and d.worker_id is null then 'done'
-      when d.claim = a.claim and d.worker_id = _lock_runs.worker_id then 'busy'
+      when o.claim::text = v_claims ->> a.run_id::text then 'done'
+      when d.claim::text is distinct from v_claims ->> a.run_id::text then 'lost'
+      when d.worker_id is null then 'done'
+      when d.worker_id = _lock_runs.worker_id then 'busy'
       else 'lost'
     end
-  from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid)
+  from unnest(v_run_ids) as a (run_id)
   left join perdure.dispatch as d on d.run_id = a.run_id
-  left join perdure.outcome as o on o.run_id = a.run_id;
+  left join perdure.outcome as o on o.run_id = a.run_id
+  where a.run_id <> all(coalesce(v_held, '{}'));
 end;
 $$;
 comment on function perdure._lock_runs(uuid, jsonb, boolean) is

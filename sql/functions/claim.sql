@@ -6,42 +6,43 @@ create or replace function perdure._read_steps(run_id uuid, after integer, max_b
 returns table (steps jsonb, has_more boolean)
 language plpgsql
 stable
+strict
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_failed jsonb;
 begin
-  return query
-  with sized as (
-    select
-      s.*,
-      sum(pg_column_size(s.result) + pg_column_size(s.error) + 200) over (order by s.ordinal) as bytes,
-      row_number() over (order by s.ordinal) as position
-    from (
-      select s.ordinal, coalesce(s.result, 'null') as result, coalesce(s.error, 'null') as error, s.key
-      from perdure.step as s
-      where s.run_id = _read_steps.run_id and s.ordinal > _read_steps.after
-    ) as s
-  ),
-  page as (
-    select p.key from sized as p where p.bytes <= _read_steps.max_bytes or p.position = 1
-  ),
-  failed as (
-    select t.key, max(t.attempt) as attempt, max(t.retry_at) as retry_at
-    from perdure.step_attempt as t
-    where _read_steps.after = 0 and t.run_id = _read_steps.run_id
-      and not exists (select from perdure.step as s where s.run_id = t.run_id and s.key = t.key)
-    group by t.key
-  )
   select
-    coalesce((
-      select jsonb_agg(jsonb_build_object(
-        'ordinal', 0, 'key', f.key, 'kind', 'attempt', 'attempt', f.attempt, 'retry_at', f.retry_at))
-      from failed as f
-    ), '[]') || coalesce((
-      select jsonb_agg(perdure._checkpoint(s) order by s.ordinal)
-      from perdure.step as s
-      where s.run_id = _read_steps.run_id and s.key in (select p.key from page as p)
-    ), '[]'),
-    (select count(*) from page) < (select count(*) from sized);
+    jsonb_agg(perdure._checkpoint(p.step) order by p.position) filter (where p.is_in),
+    bool_or(not p.is_in)
+  into steps, has_more
+  from (
+    select
+      s as step,
+      row_number() over w as position,
+      row_number() over w = 1 or sum(
+        200 + coalesce(pg_column_size(s.result), 0) + coalesce(pg_column_size(s.error), 0)) over w <= _read_steps.max_bytes
+        as is_in
+    from perdure.step as s
+    where s.run_id = _read_steps.run_id and s.ordinal > _read_steps.after
+    window w as (order by s.ordinal)
+  ) as p;
+
+  if _read_steps.after = 0 then
+    select jsonb_agg(jsonb_build_object(
+      'ordinal', 0, 'key', f.key, 'kind', 'attempt', 'attempt', f.attempt, 'retry_at', f.retry_at)) || coalesce(steps, '[]')
+    into v_failed
+    from (
+      select t.key, max(t.attempt) as attempt, max(t.retry_at) as retry_at
+      from perdure.step_attempt as t
+      where t.run_id = _read_steps.run_id
+        and not exists (select from perdure.step as s where s.run_id = t.run_id and s.key = t.key)
+      group by t.key
+    ) as f;
+  end if;
+  steps := coalesce(v_failed, steps, '[]');
+  has_more := coalesce(has_more, false);
+  return next;
 end;
 $$;
 comment on function perdure._read_steps(uuid, integer, integer) is
@@ -212,8 +213,9 @@ begin
   from perdure.dispatch as d
   inner join perdure.run as r on r.run_id = d.run_id
   left join lateral (
-    select p.steps, p.has_more from perdure._read_steps(d.run_id, 0, 262144) as p
-    where d.run_id = any(v_begun)
+    -- strict: a run that never began has nothing to read, and the function is not entered
+    select p.steps, p.has_more
+    from perdure._read_steps(case when d.run_id = any(v_begun) then d.run_id end, 0, 262144) as p
   ) as s on true
   where d.run_id = any(v_run_ids);
 end;

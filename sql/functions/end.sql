@@ -15,19 +15,17 @@ begin
   end if;
   with gone as (
     delete from perdure.dispatch as d
-    using jsonb_to_recordset(_end_runs.ends) as e (run_id uuid)
+    using jsonb_to_recordset(_end_runs.ends) as e (run_id uuid, status text, result jsonb, error jsonb)
     where d.run_id = e.run_id
-    returning d.run_id, d.claim
+    returning d.run_id, d.claim, e.status, e.result, e.error
   )
   insert into perdure.outcome (run_id, status, result, error, finished_at, claim)
   select
-    g.run_id, e.status,
-    case when e.status = 'completed' then coalesce(e.result, 'null') end,  -- an absent result is JSON null
-    case when e.status <> 'completed' then e.error end,
+    g.run_id, g.status,
+    case when g.status = 'completed' then coalesce(g.result, 'null') end,  -- an absent result is JSON null
+    case when g.status <> 'completed' then g.error end,
     v_now, g.claim
-  from gone as g
-  inner join jsonb_to_recordset(_end_runs.ends) as e (run_id uuid, status text, result jsonb, error jsonb)
-    on e.run_id = g.run_id;
+  from gone as g;
   insert into perdure.wake (run_id, told_at)
   select d.run_id, v_now
   from perdure.dispatch as d
@@ -60,6 +58,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_limit constant bigint := perdure._payload_limit();
   v_locked jsonb;
   v_held uuid[];
   v_saves jsonb;
@@ -74,7 +73,7 @@ begin
   end if;
   perform perdure._check_payload('result', a.result)
   from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb)
-  where pg_column_size(a.result) > perdure._payload_limit();
+  where pg_column_size(a.result) > v_limit;
 
   -- look: an act that was asked first decides how the run ends
   perform perdure._apply_acts(v_held);
