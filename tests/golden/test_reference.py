@@ -1,0 +1,17 @@
+"""sql/REFERENCE.md is what the comments in the catalog say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from support.reference import reference
+
+from support.database import Database
+from support.provision import ROOT
+
+
+def test_the_reference_is_what_the_catalog_says(
+    database: Database, same_as_golden: Callable[[Path, str, str], None]
+) -> None:
+    same_as_golden(ROOT / "sql" / "REFERENCE.md", reference(database), "make reference")

@@ -1,0 +1,62 @@
+"""The driver decides nothing: each SQL text in it is a call of one function of Perdure's in named notation."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.checks import assert_none
+from support.provision import ROOT
+
+DRIVER = ROOT / "python" / "src" / "perdure"
+
+# Modules that speak more of SQL, and why.
+OTHERWISE = {
+    "_install.py": "installs and uninstalls: it runs the built file and looks whether it is there",
+    "_build.py": "puts the built file together",
+}
+
+STATEMENT = re.compile(
+    r"\s*(select\b|insert\s+into\b|update\s+\S+\s+set\b|delete\s+from\b|merge\s+into\b|with\s+\w+\s+as\b|call\s+\w+\.|copy\s+\w+"
+    r"|truncate\b|do\s+\$|(create|alter|drop)\s+(or|table|function|schema|role|view|index|database)\b|grant\s+\w+\s+on\b"
+    r"|lock\s+table\b|listen\s+\w+$|unlisten\b|notify\s+\w+|set\s+(local|session|transaction|role)\b|set\s+\w+\s*(=|to)\b"
+    r"|begin\b\s*;?$|commit\b\s*;?$|rollback\b|savepoint\b|show\s+\w+$|explain\b)",
+    re.IGNORECASE,
+)
+NAMED = r"\w+\s*=>\s*(%s|%\(\w+\)s|\{\w*\})(::[\w.\[\]]+)?"
+ONE_CALL = re.compile(
+    rf"\s*(select\s+(\*\s+from\s+)?|call\s+)(perdure|{{\w*}})\.\w+\(\s*({NAMED}(\s*,\s*{NAMED})*)?\s*\)\s*",
+    re.IGNORECASE,
+)
+
+
+def test_every_statement_is_a_call_of_one_function_in_named_notation() -> None:
+    odd = [
+        f"{path.relative_to(ROOT)}:{line}: {' '.join(text.split())[:100]}"
+        for path in sorted(DRIVER.rglob("*.py"))
+        if path.name not in OTHERWISE
+        for line, text in texts(path)
+        if STATEMENT.match(text) and not ONE_CALL.fullmatch(text)
+    ]
+    assert_none(odd, "SQL in the driver that decides something")
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Each literal text of a module but its docstrings, those put together of parts as one."""
+    tree = ast.parse(path.read_text())
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    parts: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts |= {id(part) for part in ast.walk(node) if part is not node}
+            yield node.lineno, "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | parts:
+            yield node.lineno, node.value
