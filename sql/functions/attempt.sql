@@ -47,7 +47,7 @@ comment on function perdure._retry_at(jsonb, jsonb, integer, timestamptz) is
 'Decide when a failed try may be repeated; null: never. Raises 22023 for a policy out of range.';
 
 create or replace function perdure.fail_steps(worker_id uuid, tries jsonb)
-returns table (run_id uuid, key text, attempt integer, answer text, retry_at timestamptz)
+returns table (run_id uuid, key text, attempt integer, answer text, retry_at timestamptz, checkpoint jsonb)
 language plpgsql
 volatile
 security definer
@@ -99,10 +99,12 @@ begin
       when t.retry_at is null then 'exhausted'
       else 'retry'
     end,
-    t.retry_at
+    t.retry_at,
+    case when t.retry_at is null then perdure._checkpoint(s) end
   from jsonb_to_recordset(fail_steps.tries) as a (run_id uuid, key text, attempt integer)
   left join perdure.step_attempt as t
-    on t.run_id = a.run_id and t.key = a.key and t.attempt = a.attempt and a.run_id = any(v_held);
+    on t.run_id = a.run_id and t.key = a.key and t.attempt = a.attempt and a.run_id = any(v_held)
+  left join perdure.step as s on s.run_id = t.run_id and s.key = t.key and t.retry_at is null;
 end;
 $$;
 comment on function perdure.fail_steps(uuid, jsonb) is
@@ -110,5 +112,6 @@ comment on function perdure.fail_steps(uuid, jsonb) is
 tries is an array of objects with run_id, claim, key, kind, ordinal, attempt (from 1), error (type, message, types: names
 of the error''s classes, retry_after in seconds) and policy (max_attempts, delay, factor, max_delay, jitter, stop_on);
 optional: fingerprint (hex), started_at. Returns for each: retry (at retry_at); exhausted (the error is saved as the
-step''s checkpoint); busy (send again alone); lost (drop the run). The same try again gets the same answer.
+step''s checkpoint, which comes back as in read_steps); busy (send again alone); lost (drop the run). The same try again
+gets the same answer.
 Raises PD002 where the worker is not registered, 22023 for a policy out of range. Locks as save_steps does.';

@@ -150,7 +150,17 @@ comment on function perdure._flat_saves(jsonb, uuid[]) is
 'Take the last saves that suspensions, ends and releases carry with them; null where there are none.';
 
 create or replace function perdure.save_steps(worker_id uuid, saves jsonb)
-returns table (run_id uuid, key text, answer text, result jsonb, error jsonb, ordinal integer)
+returns table (
+  run_id uuid,
+  key text,
+  answer text,
+  result jsonb,
+  error jsonb,
+  ordinal integer,
+  kind text,
+  fingerprint text,
+  saved_at timestamptz
+)
 language plpgsql
 volatile
 security definer
@@ -186,7 +196,10 @@ begin
     end,
     s.result,
     s.error,
-    s.ordinal
+    s.ordinal,
+    s.kind,
+    encode(s.fingerprint, 'hex'),
+    s.saved_at
   from jsonb_to_recordset(save_steps.saves) as a (run_id uuid, key text)
   left join perdure.step as s on s.run_id = a.run_id and s.key = a.key and a.run_id = any(v_held);
 end;
@@ -194,8 +207,8 @@ $$;
 comment on function perdure.save_steps(uuid, jsonb) is
 'Save checkpoints of runs that the worker holds.
 saves is an array of objects with run_id, claim, key, kind, ordinal, and result or error; optional: name, fingerprint
-(hex), attempt, started_at. Returns for each: saved; on_record (it was saved before: result, error and ordinal are what
-is on record); busy (send again alone); lost (drop the run).
+(hex), attempt, started_at. Returns for each: saved; on_record (it was saved before); busy (send again alone); lost (drop
+the run). With the first two comes what is on record: result, error, ordinal, kind, fingerprint (hex), saved_at.
 Raises PD002 where the worker is not registered, PD010 for a too large result. Locks the worker''s row and the runs'' dispatch
 rows shared, without waiting.';
 
