@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.bodies import Routine
 from support.checks import assert_none
 from support.provision import ROOT
 
@@ -31,7 +32,7 @@ STATEMENT = re.compile(
 SCHEMA = r"(?:perdure|\{\w*\})"
 NAMED = r"\w+\s*=>\s*(?:null|%s|%\(\w+\)s|\{\w*\})(?:::[\w.\[\]]+)?"
 ONE_CALL = re.compile(
-    rf"\s*(?:select\s+(?:[\w.*,\s]+\s+from\s+)?|call\s+){SCHEMA}\.\w+"
+    rf"\s*(?:select\s+(?:[\w.*,\s]+\s+from\s+)?|call\s+){SCHEMA}\.(?P<name>\w+)"
     rf"\(\s*(?:{NAMED}(?:\s*,\s*{NAMED})*)?\s*\)(?:::\w+)?(?:\s+as\s+\w+(?:\s*\([\w\s,]+\))?)?\s*",
     re.IGNORECASE,
 )
@@ -70,3 +71,18 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | parts:
             yield node.lineno, node.value
+
+
+def test_every_call_names_a_function_and_parameters_that_exist(routines: list[Routine]) -> None:
+    known = {r.name: set(r.arguments or []) for r in routines if r.is_public}
+    odd = []
+    for path in sorted(DRIVER.rglob("*.py")):
+        for line, text in texts(path):
+            if not (STATEMENT.match(text) and (call := ONE_CALL.fullmatch(text))):
+                continue
+            name, named = call["name"], set(re.findall(r"(\w+)\s*=>", text))
+            if name not in known:
+                odd.append(f"{path.relative_to(ROOT)}:{line}: there is no perdure.{name}")
+            elif strangers := named - known[name]:
+                odd.append(f"{path.relative_to(ROOT)}:{line}: perdure.{name} has no {', '.join(sorted(strangers))}")
+    assert_none(odd, "a call that the database would refuse")
