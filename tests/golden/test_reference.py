@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from support.reference import reference
-
 from support.database import Database
 from support.provision import ROOT
+from support.reference import reference
 
 
 def test_the_reference_is_what_the_catalog_says(

@@ -22,6 +22,9 @@ OTHERWISE = {
 # Rooms that show things to people.
 VIEWERS = {"cli", "ui"}
 
+# Single statements that have to be, and why.
+NEEDED = {"create database perdure": "perdure dev makes its database in the server that it just started"}
+
 STATEMENT = re.compile(
     r"\s*(select\b|insert\s+into\b|update\s+\S+\s+set\b|delete\s+from\b|merge\s+into\b|with\s+\w+\s+as\b|call\s+[\w{}]+\.|copy\s+\w+"
     r"|truncate\b|do\s+\$|(create|alter|drop)\s+(or|table|function|schema|role|view|index|database)\b|grant\s+\w+\s+on\b"
@@ -48,7 +51,7 @@ def test_every_statement_is_a_call_of_one_function_in_named_notation() -> None:
         for path in sorted(DRIVER.rglob("*.py"))
         if path.name not in OTHERWISE
         for line, text in texts(path)
-        if STATEMENT.match(text) and not ONE_CALL.fullmatch(text)
+        if STATEMENT.match(text) and not ONE_CALL.fullmatch(text) and text not in NEEDED
         if not (path.parent.name in VIEWERS and LOOK.fullmatch(text))
     ]
     assert_none(odd, "SQL in the driver that decides something")
