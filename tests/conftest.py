@@ -118,6 +118,7 @@ def cron_database(cron_server: PostgresServer) -> Iterator[Database]:
     """A fresh database with Perdure and pg_cron in it; the owner may schedule."""
     cron_server.drop_database(CRON_DATABASE)
     made = cron_server.installed_database(CRON_DATABASE)
+    cron_server.server.restart()  # the launcher ended for good with the last database that it was in
     made.admin.execute("create extension pg_cron")
     made.admin.execute(f"grant usage on schema cron to {OWNER}")
     yield made

@@ -157,7 +157,7 @@ begin
   end if;
   return (
     select
-      'pg_cron lives in ' || coalesce(format('database "%s"', nullif(v_home, '')), 'another database')
+      'pg_cron lives in ' || case v_home when '' then 'another database' else format('database "%s"', v_home) end
       || ', so nothing was scheduled. Run there, as a superuser:' || e'\n'
       || string_agg(
         case
