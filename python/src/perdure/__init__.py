@@ -1,0 +1,84 @@
+"""Perdure: durable workflow execution inside your own Postgres."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._codec import Codec
+from ._errors import (
+    Cancelled,
+    ClaimLost,
+    CodecError,
+    DatabaseError,
+    DecodingFailed,
+    DoNotRetry,
+    EncodingFailed,
+    Error,
+    Held,
+    IllegalAct,
+    KeyConflict,
+    LimitExceeded,
+    Misuse,
+    NotFinished,
+    RetryAfter,
+    RunCancelled,
+    RunDead,
+    RunFailed,
+    RunFinished,
+    RunNotFound,
+    RunTerminated,
+    RunTimedOut,
+    StepConflict,
+    StepFailed,
+    Stuck,
+    TimedOut,
+    VersionMismatch,
+)
+from ._options import Retry, Signal, StepInfo, Value, current_step, step
+from ._pending import Pending
+from ._registry import Workflow
+from ._run import AsyncRun
+
+Conn = Any
+"""What a transaction step receives: psycopg's connection, or what App(session=) makes."""
+
+__all__ = [
+    "AsyncRun",
+    "Cancelled",
+    "ClaimLost",
+    "Codec",
+    "CodecError",
+    "Conn",
+    "DatabaseError",
+    "DecodingFailed",
+    "DoNotRetry",
+    "EncodingFailed",
+    "Error",
+    "Held",
+    "IllegalAct",
+    "KeyConflict",
+    "LimitExceeded",
+    "Misuse",
+    "NotFinished",
+    "Pending",
+    "Retry",
+    "RetryAfter",
+    "RunCancelled",
+    "RunDead",
+    "RunFailed",
+    "RunFinished",
+    "RunNotFound",
+    "RunTerminated",
+    "RunTimedOut",
+    "Signal",
+    "StepConflict",
+    "StepFailed",
+    "StepInfo",
+    "Stuck",
+    "TimedOut",
+    "Value",
+    "VersionMismatch",
+    "Workflow",
+    "current_step",
+    "step",
+]

@@ -1,0 +1,152 @@
+"""How a run leaves memory.
+
+Invariants: what ends or suspends the run is acknowledged before its code is unwound (9); while it
+unwinds, `run.*` raises at the call and nothing is saved (14); a run never ends while one of its steps
+still runs (4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from ._errors import ClaimLost, CodecError, Misuse
+from ._failures import error_text
+
+if TYPE_CHECKING:
+    from ._execution import Execution
+    from ._loop import RunLoop
+
+logger = logging.getLogger("perdure")
+
+
+class Unwinding(asyncio.CancelledError):
+    """Raised by run.* while the run leaves memory."""
+
+
+class Ending(Enum):
+    """Why a run leaves memory."""
+
+    RETURNED = auto()
+    STUCK = auto()
+    SUSPENDED = auto()
+    RELEASED = auto()
+    ENDED = auto()
+    DROPPED = auto()
+
+
+_never_ended: list[RunLoop] = []
+
+
+def never_ended() -> int:
+    """Return how many runs left code behind that swallowed every cancellation."""
+    return len(_never_ended)
+
+
+async def conclude(execution: Execution, ending: Ending) -> None:
+    """Tell the engine how the run leaves, and unwind its code; log what cannot be told."""
+    engine, claimed = execution.engine, execution.claimed
+    try:
+        if ending is Ending.RETURNED:
+            await _end(execution)
+        elif ending is Ending.STUCK:
+            error = execution.stuck
+            assert error is not None
+            await _quieten(execution)
+            if not execution.is_dropped:
+                await _tell(execution, lambda: engine.fail(claimed, error_text(error, execution.codec)))
+        elif ending is Ending.RELEASED:
+            await _tell(execution, lambda: engine.release(claimed, execution.pause_reason))
+    finally:
+        await _quieten(execution)
+        await _in_callback(lambda: _unwind(execution))
+        await execution.until_quiet()
+        execution.forget()
+
+
+async def _end(execution: Execution) -> None:
+    """Complete or fail the run by what its function returned or raised."""
+    engine, claimed = execution.engine, execution.claimed
+    text, error = _outcome(execution)
+    # Tasks that nobody waited for end with the run; their steps are waited for.
+    await _in_callback(lambda: _unwind(execution))
+    await _quieten(execution)
+    if execution.is_dropped:
+        return
+    if error is None:
+        try:
+            await _tell(execution, lambda: engine.complete(claimed, text))
+            return
+        except Exception as refused:  # noqa: BLE001  too large, or refused by jsonb
+            error = refused
+    failed = error_text(error, execution.codec)
+    try:
+        await _tell(execution, lambda: engine.fail(claimed, failed))
+    except Exception as refused:
+        logger.exception("the end of run %s cannot be saved", claimed.run_id)
+        reason = f"the end of the run cannot be saved: {type(refused).__name__}: {refused}"
+        await _tell(execution, lambda: engine.release(claimed, reason))
+
+
+def _outcome(execution: Execution) -> tuple[str, BaseException | None]:
+    main = execution.main
+    assert main is not None
+    if main.cancelled():
+        return "", asyncio.CancelledError("the workflow was cancelled by its own code")
+    error = main.exception()
+    if error is not None:
+        return "", error
+    forgotten = [str(pending) for pending in execution.unawaited if not pending.cancelled()]
+    if forgotten:
+        labels = ", ".join(sorted(getattr(pending, "label", "?") for pending in execution.unawaited))
+        return "", Misuse(f"never awaited: {labels}; await what run.* returns, or cancel it")
+    try:
+        return execution.codec.encode(main.result(), f"result of workflow {execution.workflow.name!r}"), None
+    except CodecError as refused:
+        return "", refused
+
+
+async def _tell(execution: Execution, call: Callable[[], Awaitable[str]]) -> None:
+    try:
+        await call()
+    except ClaimLost:
+        execution.drop()
+
+
+async def _quieten(execution: Execution) -> None:
+    for call in list(execution.calls):
+        call.cancel()
+    await execution.until_quiet()
+
+
+def _unwind(execution: Execution) -> None:
+    if execution.is_unwinding and not execution.loop.tasks:
+        return
+    execution.is_unwinding = True
+    if not execution.loop.unwind():
+        _never_ended.append(execution.loop)
+        logger.warning(
+            "workflow %s, run %s: its code swallows every cancellation and stays in memory; let CancelledError pass",
+            execution.workflow.name,
+            execution.claimed.run_id,
+        )
+
+
+async def _in_callback(work: Callable[[], None]) -> None:
+    """Run workflow code from a plain callback, never from inside a task."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def call() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  handed to who waits
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    loop.call_soon(call)
+    await done

@@ -1,0 +1,360 @@
+"""Steps: user code that runs on the worker's loop or in its threads, and its way into the record.
+
+Invariants:
+
+* A call is active from its start until its outcome is acknowledged, it is given up, or its last
+  thread has ended, whichever is latest; a run neither ends nor suspends while one is active.
+* Once its outcome is on the way into the record it is not cancelled any more (but by a lost claim).
+* Retries are the database's: a failed try is told, and its answer obeyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from functools import partial
+from typing import Any, Protocol
+
+from ._codec import Codec, loads
+from ._engine import Checkpoint, Claimed, Engine, FailedTry, Save
+from ._errors import ClaimLost
+from ._failures import error_text, interrupted_text
+from ._history import STARTED_KIND, Request, started_key
+from ._ledger import Ledger
+from ._options import Retry, StepInfo, running_step
+
+logger = logging.getLogger("perdure")
+
+SHORT_DELAY = timedelta(seconds=2)
+"""A retry that is due sooner is waited for in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """How to run a step; a transaction's function gets the connection first."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result_type: Any
+    retry: Retry
+    timeout: timedelta | None
+    at_most_once: bool
+    raises: tuple[type[Exception], ...] = ()
+    is_transaction: bool = False
+
+
+class StepHost(Protocol):
+    """What a step asks of its run's execution."""
+
+    claimed: Claimed
+    engine: Engine
+    codec: Codec
+    ledger: Ledger
+    context: contextvars.Context
+    is_stopping: bool
+
+    def was_started(self, key: str) -> bool: ...
+    def acknowledged(self, ordinal: int, request: Request, checkpoint: Checkpoint, value: Any) -> None: ...
+    def retry_later(self, request: Request, at: datetime) -> None: ...
+    def call_ended(self, call: StepCall) -> None: ...
+    def stop(self, pause_reason: str | None) -> None: ...
+    def drop(self) -> None: ...
+
+
+class Phase(Enum):
+    """How far a try has come."""
+
+    QUEUED = auto()
+    RUNNING = auto()
+    SAVING = auto()
+
+
+FROM_RECORD: Any = object()
+"""Stands for a value that is to be decoded from the record."""
+
+
+class StepCall:
+    """One step of a run, over all its tries in this worker."""
+
+    def __init__(self, host: StepHost, request: Request) -> None:
+        self.host = host
+        self.request = request
+        self.phase = Phase.QUEUED
+        tries, self._retry_at = host.claimed.attempts.get(request.key, (0, None))
+        self.attempt = tries + 1
+        self.started_at: datetime | None = None
+        self.info: StepInfo | None = None
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._threads = 0
+        self._owed_slots = 0
+
+    # What the execution calls
+
+    def start(self) -> None:
+        """Begin the first try here, or wait for the one that is due."""
+        plan = self.request.plan
+        if plan is None:
+            self._spawn(self._save(self.request.text or "null", None))
+        elif plan.at_most_once and self.host.was_started(self.request.key):
+            self._spawn(self._save_text(None, interrupted_text(self.host.codec), FROM_RECORD))
+        elif self._retry_at is not None:
+            self._back_off(self._retry_at)
+        else:
+            self._spawn(self._try())
+
+    def retry(self) -> None:
+        """Begin the try that has become due."""
+        self.request.retry_at = None
+        self._timer = None
+        self.phase = Phase.QUEUED
+        self._spawn(self._try())
+
+    def cancel(self) -> None:
+        """Give the step up, unless its outcome is on the way into the record."""
+        if self.info is not None:
+            self.info.is_cancelled = True
+        self._stop_timer()
+        if self._task is not None and self.phase is not Phase.SAVING:
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """Begin nothing more; a try that runs goes on."""
+        self._stop_timer()
+        if self._task is not None and self.phase is Phase.QUEUED:
+            self._task.cancel()
+
+    def drop(self) -> None:
+        """Cancel everything, the claim is lost."""
+        self.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    # One try
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = self.host.context.copy().run(self._loop.create_task, work)
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ClaimLost):
+            self.host.drop()
+        elif isinstance(error, Exception):
+            logger.error(
+                "step %r of run %s cannot be saved", self.request.key, self.host.claimed.run_id, exc_info=error
+            )
+            self.host.stop(f"step {self.request.key!r} cannot be saved: {type(error).__name__}: {error}")
+        self._check_ended()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is under way in this worker."""
+        return self._task is None and self._timer is None and not self._threads
+
+    def _check_ended(self) -> None:
+        if self.is_over:
+            self.host.call_ended(self)
+
+    async def _try(self) -> None:
+        host, plan = self.host, self.request.plan
+        assert plan is not None
+        failure: BaseException | None = None
+        text, value = "null", None
+        await host.engine.step_slots.acquire()
+        try:
+            if self.request.is_withdrawn or host.is_stopping:
+                return
+            if plan.at_most_once and not await self._mark_started():
+                return
+            self.started_at = host.engine.now()
+            if plan.is_transaction:
+                from ._transactions import transact
+
+                await transact(self)
+                return
+            text, value = await self.invoke(plan.fn)
+        except (ClaimLost, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the user's code raises is a failed try
+            failure = error
+        finally:
+            self._leave_slot()
+        if self.request.is_withdrawn or (isinstance(failure, asyncio.CancelledError) and host.is_stopping):
+            return
+        if failure is None:
+            await self._save(text, value)
+        else:
+            await self.fail(failure)
+
+    def _leave_slot(self) -> None:
+        if self._threads:
+            self._owed_slots += 1  # the thread that could not be stopped still fills it
+        else:
+            self.host.engine.step_slots.release()
+
+    async def invoke(self, fn: Callable[..., Any], *first: Any) -> tuple[str, Any]:
+        """Run the function within its time-out; return its result as JSON text and as the run will see it."""
+        plan, request = self.request.plan, self.request
+        assert plan is not None
+        task = asyncio.current_task()
+        assert task is not None
+        cut: list[bool] = []
+
+        def cut_off() -> None:
+            if self.phase is Phase.RUNNING:
+                cut.append(True)
+                task.cancel()
+
+        self._begin_info(plan)
+        timer = self._loop.call_later(plan.timeout.total_seconds(), cut_off) if plan.timeout is not None else None
+        self.phase = Phase.RUNNING
+        error: BaseException | None = None
+        value = None
+        try:
+            value = await self._call(partial(fn, *first, *plan.args, **plan.kwargs), fn)
+        except BaseException as raised:
+            if not cut:
+                raise
+            error = raised
+        finally:
+            self.phase = Phase.SAVING
+            if timer is not None:
+                timer.cancel()
+        if cut:
+            if hasattr(task, "uncancel"):
+                task.uncancel()
+            if not request.is_withdrawn:
+                shown = None if isinstance(error, asyncio.CancelledError) else error
+                raise TimeoutError(f"no result within {plan.timeout}") from shown
+        if request.is_withdrawn:
+            raise asyncio.CancelledError
+        what = f"result of step {request.key!r}"
+        text = self.host.codec.encode(value, what)
+        return text, self.host.codec.decode(loads(text), plan.result_type, what)
+
+    def _begin_info(self, plan: StepPlan) -> None:
+        deadline = self.host.claimed.deadline
+        if plan.timeout is not None:
+            cut_at = self.host.engine.now() + plan.timeout
+            deadline = cut_at if deadline is None else min(cut_at, deadline)
+        told = self.info.told_progress if self.info is not None else None
+        self.info = StepInfo(self.request.key, self.attempt, self.host.claimed.run_id, deadline, told)
+        running_step.set(self.info)
+
+    async def _call(self, call: Callable[[], Any], fn: Callable[..., Any]) -> Any:
+        if _is_async(fn):
+            return await call()
+        future = self.host.engine.threads.submit(contextvars.copy_context().run, call)
+        self._threads += 1
+        future.add_done_callback(self._thread_done)
+        value = await asyncio.wrap_future(future)
+        return await value if inspect.iscoroutine(value) else value
+
+    def _thread_done(self, _future: Future[Any]) -> None:  # called in the thread
+        try:
+            self._loop.call_soon_threadsafe(self._thread_ended)
+        except RuntimeError:  # the loop is closed: nobody is left to be told
+            return
+
+    def _thread_ended(self) -> None:
+        self._threads -= 1
+        if self._owed_slots:
+            self._owed_slots -= 1
+            self.host.engine.step_slots.release()
+        self._check_ended()
+
+    # Its way into the record
+
+    async def _mark_started(self) -> bool:
+        """Record that the step begins; return false when it was given up meanwhile."""
+        self.phase = Phase.SAVING
+        ordinal = await self.host.ledger.turn()
+        key = started_key(self.request.key)
+        mark = Save(key, STARTED_KIND, ordinal, None, None, "true", None, self.host.engine.now(), None)
+        try:
+            await self.host.engine.save(self.host.claimed, mark)
+        finally:
+            self.host.ledger.answered(ordinal)
+        return not self.request.is_withdrawn
+
+    async def _save(self, text: str, value: Any) -> None:
+        try:
+            await self._save_text(text, None, value)
+        except ClaimLost:
+            raise
+        except Exception as error:  # noqa: BLE001  too large, or refused by jsonb: no other try would help
+            await self.fail(error, is_final=True)
+
+    async def _save_text(self, result: str | None, error: str | None, value: Any) -> None:
+        self.phase = Phase.SAVING
+        ordinal = await self.host.ledger.turn()
+        try:
+            recorded = await self.host.engine.save(self.host.claimed, self.save_of(ordinal, result, error))
+        except BaseException:
+            self.host.ledger.answered(ordinal)
+            raise
+        self.host.acknowledged(ordinal, self.request, recorded.checkpoint, value if recorded.is_new else FROM_RECORD)
+
+    def save_of(self, ordinal: int, result: str | None, error: str | None = None) -> Save:
+        request = self.request
+        return Save(
+            request.key, request.kind, ordinal, request.name, request.fingerprint,
+            result, error, self.started_at, self.attempt,
+        )  # fmt: skip
+
+    async def fail(self, error: BaseException, *, is_final: bool = False) -> None:
+        """Tell of a failed try, and obey: try again later, or raise in the workflow."""
+        host, request = self.host, self.request
+        self.phase = Phase.SAVING
+        retry = request.plan.retry if request.plan is not None else Retry()
+        if is_final or (request.plan is not None and request.plan.at_most_once):
+            retry = retry.once()
+        text = error_text(error, host.codec, attempts=self.attempt)
+        ordinal = await host.ledger.turn()
+        attempt = FailedTry(
+            request.key, request.kind, ordinal, request.name, request.fingerprint,
+            self.attempt, text, retry.policy(), self.started_at,
+        )  # fmt: skip
+        try:
+            answer = await host.engine.fail_step(host.claimed, attempt)
+        except BaseException:
+            host.ledger.answered(ordinal)
+            raise
+        if isinstance(answer, Checkpoint):
+            host.acknowledged(ordinal, request, answer, FROM_RECORD)
+            return
+        host.ledger.answered(ordinal)
+        self.attempt += 1
+        if not request.is_withdrawn:
+            self._back_off(answer)
+
+    def _back_off(self, at: datetime) -> None:
+        delay = at - self.host.engine.now()
+        if self.host.is_stopping:
+            return
+        if delay > SHORT_DELAY:
+            self.host.retry_later(self.request, at)
+            return
+        self._timer = self._loop.call_later(max(0.0, delay.total_seconds()), self.retry, context=self.host.context)
+
+    def _stop_timer(self) -> None:
+        self.request.retry_at = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._check_ended()
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
