@@ -1,0 +1,256 @@
+"""What the demo starts, kills and restarts: the payment server, the workers, Postgres; and how long recovery takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection, sql
+
+from orders.patience import Patient
+from orders.view import View
+from perdure._install import install
+from perdure._postgres import Server  # private: your own Postgres is started by others
+
+EXAMPLES = Path(__file__).parents[1]
+
+HELD = "select r.run_id from perdure.runs as r where r.worker like %s"
+ORPHANED = """
+select exists (select from perdure.runs as r where r.run_id = any(%s) and r.finished_at is null and r.claimed_at <= %s)
+"""
+SAVED_SINCE = """
+select exists (select from perdure.steps as s where s.saved_at > %s)
+  or not exists (select from perdure.runs as r where r.finished_at is null)
+"""
+
+
+class Postgres:
+    """A private server in a directory of its own, with fsync as it should be, and Perdure in a database of the shop's."""
+
+    def __init__(self, directory: Path) -> None:
+        self.server = Server(directory)
+        self._lock = threading.Lock()  # whoever cleans up waits for a restart that is under way
+
+    @property
+    def dsn(self) -> str:
+        """The shop's database, as its plain owner."""
+        return self.server.dsn("shop", user="shop")
+
+    def start(self) -> None:
+        """Make the server and the database; install Perdure as its owner."""
+        with self._lock:
+            self.server.start()
+        with psycopg.connect(self.server.dsn(), autocommit=True) as conn:
+            conn.execute("create role shop login")
+            conn.execute(sql.SQL("create database shop owner shop"))
+        with psycopg.connect(self.dsn) as conn:
+            install(conn)
+
+    def restart(self) -> None:
+        """Stop the server as a crash would, and start it again."""
+        with self._lock:
+            self.server.restart("immediate")
+
+    def destroy(self) -> None:
+        """Stop the server and remove its directory."""
+        with self._lock:
+            self.server.destroy()
+
+
+class Program:
+    """A process of ours: this Python, one of our modules, its output in a file."""
+
+    def __init__(self, name: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.is_stopped = False
+        """Whether we ended it, or are about to."""
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                env={**os.environ, "PYTHONPATH": str(EXAMPLES), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a Ctrl-C in the terminal is for the demo, which then stops its processes
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kill it with -9."""
+        self.is_stopped = True
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and insist after a while."""
+        self.is_stopped = True
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        self.kill()
+
+
+class Processes:
+    """The payment server and the workers."""
+
+    def __init__(self, directory: Path, dsn: str, *, faults: float, seed: int) -> None:
+        self.book = directory / "payments.sqlite"
+        self.workers: dict[int, Program] = {}
+        self._directory = directory
+        self._dsn = dsn
+        self._payments: Program | None = None
+        self._payments_url = ""
+        self._payments_options = [str(self.book), "--faults", str(faults), "--seed", str(seed)]
+
+    async def start_payments(self) -> None:
+        """Start the payment server and wait for the address that it prints."""
+        log = self._directory / "payments.log"
+        self._payments = Program("payments", ["-m", "orders.payments", *self._payments_options], {}, log)
+        while not self._payments_url.endswith("\n"):
+            await asyncio.sleep(0.02)
+            if not self._payments.is_running:
+                raise RuntimeError(f"the payment server did not start:\n{log.read_text()}")
+            self._payments_url = log.read_text()
+
+    def start_worker(self, number: int) -> None:
+        """Start a worker in a process of its own, as `perdure worker orders.flows:app` does."""
+        environment = {"PERDURE_DSN": self._dsn, "PAYMENTS_URL": self._payments_url.strip()}
+        log = self._directory / f"worker-{number}.log"
+        command = ["-m", "perdure.cli", "worker", "orders.flows:app"]
+        self.workers[number] = Program(f"worker {number}", command, environment, log)
+
+    def check(self) -> None:
+        """Raise when a program has ended that nobody ended."""
+        for program in self._all():
+            if not (program.is_running or program.is_stopped):
+                raise RuntimeError(f"{program.name} ended by itself:\n{program.log.read_text()[-4000:]}")
+
+    def stop(self) -> None:
+        """Stop the workers gracefully, then the payment server."""
+        for program in self._all():
+            program.stop()
+
+    def kill(self) -> None:
+        """Kill whatever still runs."""
+        for program in self._all():
+            program.kill()
+
+    def _all(self) -> list[Program]:
+        return [*self.workers.values(), *([self._payments] if self._payments else [])]
+
+
+@dataclass
+class Kill:
+    """One worker killed, and what became of the runs that it held."""
+
+    worker: int
+    pid: int
+    at: float
+    """Seconds since the demo's start."""
+    killed_at: datetime
+    held: list[UUID] = field(default_factory=list)
+    recovered_after: float | None = None
+    """Seconds until the last of its runs was in another worker's hands, or had ended."""
+
+
+@dataclass
+class Restart:
+    """The crash of Postgres; all in seconds."""
+
+    at: float
+    """Since the demo's start."""
+    down: float
+    next_step_after: float | None = None
+
+
+class Chaos:
+    """Kills workers at random moments and restarts Postgres once."""
+
+    def __init__(self, postgres: Postgres, processes: Processes, view: View, *, seed: int) -> None:
+        self.kills: list[Kill] = []
+        self.restarts: list[Restart] = []
+        self._postgres = postgres
+        self._processes = processes
+        self._view = view
+        self._random = random.Random(seed)
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def reign(self, kills: int, seconds: float) -> None:
+        """Spread the kills over this time at random, with the restart in the middle; return when all is recovered."""
+        moments = [(self._random.uniform(1, seconds), self._kill) for _ in range(kills)]
+        moments.append((seconds / 2, self._restart))
+        begin = time.monotonic()
+        async with Patient(self._postgres.dsn) as shop:
+            for moment, act in sorted(moments, key=lambda planned: planned[0]):
+                await asyncio.sleep(begin + moment - time.monotonic())
+                await act(shop)
+            await asyncio.gather(*self._watches)
+
+    async def _kill(self, shop: Patient) -> None:
+        number = self._random.choice(sorted(self._processes.workers))
+        worker = self._processes.workers[number]
+        worker.kill()
+        at = self._view.seconds
+
+        async def look(conn: AsyncConnection) -> Kill:
+            now = await _value(conn, "select clock_timestamp()")
+            held = await conn.execute(HELD, [f"%{worker.pid}%"])
+            return Kill(number, worker.pid, at, now, [run_id for (run_id,) in await held.fetchall()])
+
+        kill = await shop.do(look)
+        self.kills.append(kill)
+        self._view.kills += 1
+        self._view.tell(f"kill -9 worker {number} (pid {kill.pid}), which held {len(kill.held)} runs")
+        self._watches.append(asyncio.create_task(self._watch(shop, kill)))
+        self._processes.start_worker(number)
+
+    async def _watch(self, shop: Patient, kill: Kill) -> None:
+        while await shop.do(lambda conn: _value(conn, ORPHANED, kill.held, kill.killed_at)):
+            await asyncio.sleep(0.05)
+        kill.recovered_after = self._view.seconds - kill.at
+        self._view.tell(
+            f"the {len(kill.held)} runs of pid {kill.pid} go on, {kill.recovered_after:.1f} s after the kill"
+        )
+
+    async def _restart(self, shop: Patient) -> None:
+        at, began = time.monotonic(), self._view.seconds
+        self._view.tell("Postgres: pg_ctl restart --mode immediate")
+        await asyncio.to_thread(self._postgres.restart)
+        server_back = await shop.do(lambda conn: _value(conn, "select clock_timestamp()"))
+        restart = Restart(began, time.monotonic() - at)
+        self.restarts.append(restart)
+        self._view.tell(f"Postgres is back after {restart.down:.1f} s")
+        self._watches.append(asyncio.create_task(self._watch_steps(shop, restart, server_back)))
+
+    async def _watch_steps(self, shop: Patient, restart: Restart, server_back: datetime) -> None:
+        while not await shop.do(lambda conn: _value(conn, SAVED_SINCE, server_back)):
+            await asyncio.sleep(0.02)
+        restart.next_step_after = self._view.seconds - restart.at
+        self._view.tell(f"steps are saved again, {restart.next_step_after:.1f} s after the crash")
+
+
+async def _value(conn: AsyncConnection, query: Any, *parameters: object) -> Any:
+    rows = await (await conn.execute(query, parameters)).fetchall()
+    return rows[0][0] if rows else None

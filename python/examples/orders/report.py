@@ -1,0 +1,143 @@
+"""What the demo says at its end: both books side by side, one run's life, and how long recovery took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import psycopg
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orders.approver import Approver
+from orders.books import ShopBook, Totals
+from orders.load import Files
+from orders.machinery import Chaos, Kill
+from orders.payments import FAULTS, Request
+
+SURVIVOR = """
+select r.key, r.run_id
+from perdure.runs as r
+where r.run_id = any(%s) and r.state = 'completed'
+order by r.result = '"shipped"' desc, (select count(*) from perdure.history as h where h.run_id = r.run_id) desc
+limit 1
+"""
+HISTORY = "select h.at, h.what, h.key, h.detail from perdure.history as h where h.run_id = %s order by h.at"
+
+
+def print_timeline(console: Console, conn: psycopg.Connection[Any], chaos: Chaos, requests: Sequence[Request]) -> None:
+    """Print the life of an order whose worker was killed under it, as the database and the payment server tell it."""
+    held = [run_id for kill in chaos.kills for run_id in kill.held]
+    survivor = conn.execute(SURVIVOR, [held]).fetchone()
+    if survivor is None:
+        return
+    number, run_id = survivor
+    lines = [(at, what, key, _detail(detail)) for at, what, key, detail in conn.execute(HISTORY, [run_id]).fetchall()]
+    lines += [_kill_line(kill) for kill in chaos.kills if run_id in kill.held]
+    lines += [_request_line(request) for request in requests if request.order_no == number]
+    lines.sort(key=lambda line: line[0])
+
+    _heading(console, f"One run: order {number}, whose worker was killed under it")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    for at, what, key, detail in lines:
+        style = "red" if what.startswith("worker") else "dim" if what.startswith("payment") else ""
+        seconds = (at - lines[0][0]).total_seconds()
+        table.add_row(f"{seconds:.2f} s", what, (key or "").lstrip("~"), escape(detail), style=style)
+    console.print(table)
+
+
+def print_recoveries(console: Console, chaos: Chaos) -> None:
+    """Print how long each recovery took."""
+    _heading(console, "Recovery")
+    table = Table.grid(padding=(0, 2))
+    for kill in chaos.kills:
+        runs = f"{len(kill.held)} run{'' if len(kill.held) == 1 else 's'} in its hands"
+        after = (
+            f"all go on after {kill.recovered_after:.1f} s"
+            if kill.held and kill.recovered_after
+            else "nothing to recover"
+        )
+        table.add_row(f"at {kill.at:.1f} s", f"kill -9 worker {kill.worker}", runs, after)
+    for restart in chaos.restarts:
+        table.add_row(
+            f"at {restart.at:.1f} s",
+            "Postgres stopped hard",
+            f"back after {restart.down:.1f} s",
+            f"next step saved after {restart.next_step_after or 0:.1f} s",
+        )
+    console.print(table)
+
+
+def print_faults(
+    console: Console, files: Files, book: ShopBook, requests: Sequence[Request], approver: Approver, steps: int
+) -> None:
+    """Print what was wrong with the files, the payment server and the people."""
+    _heading(console, "What went wrong meanwhile")
+    console.print(f"{book.faulty_rows} faulty rows of the files were set aside (shop.faulty_row):")
+    for reason, count in Counter(_kind(row.reason) for row in files.faulty).most_common():
+        console.print(f"  {count:3}  {reason}", highlight=False)
+    faults = Counter(request.fault for request in requests if request.fault)
+    console.print(f"{sum(faults.values())} of {len(requests)} requests to the payment server failed:")
+    for fault in FAULTS:
+        console.print(f"  {faults[fault]:3}  {fault}", highlight=False)
+    people = ", ".join(f"{habit} {count}" for habit, count in approver.habits.most_common())
+    answers = ", ".join(f"{answer} {count}" for answer, count in approver.answers.most_common())
+    console.print(f"People were asked to approve {approver.habits.total()} large orders: {people}.", highlight=False)
+    console.print(f"The database answered their signals: {answers}.", highlight=False)
+    console.print(f"{steps:,} steps were saved.", highlight=False)
+
+
+def print_books(console: Console, totals: Totals, differences: Sequence[str]) -> None:
+    """Print the proof, or what speaks against it."""
+    _heading(console, "Both books")
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("orders shipped", str(totals.shipped))
+    for reason, count in totals.rejected.items():
+        table.add_row(f"orders rejected: {reason}", str(count))
+    table.add_row("what the shipped orders cost, by the files", _money(totals.expected))
+    table.add_row("paid, by the shop's ledger", _money(totals.in_ledger))
+    table.add_row(f"charged, by the payment server's book ({totals.charges} charges)", _money(totals.at_payments))
+    table.add_row("pieces in stock, by the shop", str(totals.in_stock))
+    table.add_row("pieces in stock, by what was delivered and shipped", str(totals.stock_expected))
+    console.print(table)
+    console.print()
+    if differences:
+        console.print(f"The books differ, in {len(differences)} places:", style="bold red")
+        for difference in differences:
+            console.print(f"  {difference}", style="red", highlight=False, markup=False)
+    else:
+        console.print("The books agree: no order was lost, none was charged or shipped twice.", style="bold green")
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(text, style="bold", highlight=False)
+
+
+def _detail(detail: dict[str, Any]) -> str:
+    if "message" in detail:
+        return f"{detail.get('type')}: {detail['message']}"
+    return f"try {detail['attempt']}" if "attempt" in detail else ""
+
+
+def _kill_line(kill: Kill) -> tuple[datetime, str, str, str]:
+    return kill.killed_at, "worker killed", "", f"kill -9 {kill.pid}"
+
+
+def _request_line(request: Request) -> tuple[datetime, str, str, str]:
+    at = datetime.fromtimestamp(request.at, timezone.utc)
+    return at, "payment server asked", "", request.fault or "answered"
+
+
+def _kind(reason: str) -> str:
+    return "order with a faulty line" if reason.startswith("line ") else reason
+
+
+def _money(cents: int) -> str:
+    return f"{cents / 100:,.2f}"
