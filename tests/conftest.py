@@ -82,10 +82,10 @@ def empty_database(server: PostgresServer) -> Iterator[Database]:
 @pytest.fixture
 def own_server(prefix: str) -> Iterator[PostgresServer]:
     """A server of the test's own that keeps what it acknowledged (fsync on): to be stopped, killed, restarted."""
-    provided = provision.provide()
-    if provided.binaries is None:
+    binaries = provision.own_binaries()
+    if binaries is None:
         unavailable("needs Postgres binaries on this machine, to stop and kill a server")
-    made = private_server(provided.binaries, prefix)
+    made = private_server(binaries, prefix)
     yield made
     remove(made)
 

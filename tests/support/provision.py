@@ -81,6 +81,12 @@ def provide() -> Provided:
     )
 
 
+def own_binaries() -> Binaries | None:
+    """Binaries for servers that a test starts and kills itself, whatever the others run on; None when there are none."""
+    provided = provide()
+    return provided.binaries or next(iter(_local(major()) or all_binaries()), None)
+
+
 def cron_binaries() -> Binaries | None:
     """Binaries that come with pg_cron, of the version under test; None when there are none."""
     for found in _local(major()):
