@@ -123,3 +123,10 @@ def cron_database(cron_server: PostgresServer) -> Iterator[Database]:
     made.admin.execute(f"grant usage on schema cron to {OWNER}")
     yield made
     made.drop()
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """Skips the test, with the reason, where no containers can be run; mark the test `docker`."""
+    if reason := provision.docker_reason():
+        pytest.skip(reason)
