@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._app import App
+from ._client import AsyncClient, AsyncHandle, OnDuplicate
 from ._codec import Codec
 from ._errors import (
     Cancelled,
@@ -43,6 +45,9 @@ Conn = Any
 """What a transaction step receives: psycopg's connection, or what App(session=) makes."""
 
 __all__ = [
+    "App",
+    "AsyncClient",
+    "AsyncHandle",
     "AsyncRun",
     "Cancelled",
     "ClaimLost",
@@ -60,6 +65,7 @@ __all__ = [
     "LimitExceeded",
     "Misuse",
     "NotFinished",
+    "OnDuplicate",
     "Pending",
     "Retry",
     "RetryAfter",
@@ -82,3 +88,9 @@ __all__ = [
     "current_step",
     "step",
 ]
+
+for _name in __all__:
+    _public = globals()[_name]
+    if hasattr(_public, "__module__") and getattr(_public, "__module__", "").startswith("perdure."):
+        _public.__module__ = "perdure"
+del _name, _public

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any, ClassVar
+from uuid import UUID
 
 
 class Error(Exception):
@@ -89,9 +90,14 @@ class Stuck(Error):
 
 
 class DatabaseError(Error):
-    """The database refused, with a SQLSTATE of class PD."""
+    """The database refused, with a SQLSTATE of class PD.
+
+    `run_id` and `error` (type, message, …) are set where it tells how a run ended.
+    """
 
     sqlstate: ClassVar[str] = ""
+    run_id: UUID | None = None
+    error: dict[str, Any] | None = None
 
 
 class RunNotFound(DatabaseError):

@@ -1,0 +1,220 @@
+"""The worker's sign of life, from a thread of its own.
+
+Invariants:
+
+* A busy event loop is no death: the beat needs nothing of it.
+* This thread alone registers the worker, anew where the database forgot it or went back to another
+  timeline, and its connection holds the advisory lock; the worker hears of each new id before
+  anything else under it.
+* The database judges who is dead; this thread only obeys.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+
+from . import _sql
+from ._connect import BackOff, Connector, is_direct
+from ._errors import ClaimLost
+from ._sql import Schema
+
+logger = logging.getLogger("perdure")
+
+INTERVAL = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRow:
+    """What put_workflow takes."""
+
+    name: str
+    queue: str
+    timeout: timedelta | None
+    max_recoveries: int
+
+    def parameters(self) -> dict[str, Any]:
+        """Return it by parameter names."""
+        return {
+            "name": self.name,
+            "queue": self.queue,
+            "timeout": self.timeout,
+            "max_recoveries": self.max_recoveries,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the worker says of itself when it registers."""
+
+    name: str
+    version: str | None
+    queues: Sequence[str]
+    workflows: Sequence[WorkflowRow]
+    lease: timedelta
+
+
+class Host(Protocol):
+    """What the beat asks of its worker; every method is called in the beat's thread."""
+
+    def runs_held(self) -> int:
+        """Return how many runs are in memory."""
+        ...
+
+    def activity(self) -> list[dict[str, Any]]:
+        """Return the steps that run for long."""
+        ...
+
+    def registered(self, worker_id: UUID, is_direct: bool) -> None:
+        """Hear the worker's id; what is in memory under an earlier one is lost."""
+        ...
+
+    def told(self, worker_id: UUID, answer: dict[str, Any]) -> None:
+        """Hear what the database answered to a beat."""
+        ...
+
+    def refused(self, error: Exception) -> None:
+        """Hear why the first registration failed; the thread has ended."""
+        ...
+
+
+class Beat(threading.Thread):
+    """Register the worker, then beat each second until stopped."""
+
+    def __init__(
+        self, connector: Connector, schema: Schema, registration: Registration, host: Host, interval: float = INTERVAL
+    ) -> None:
+        super().__init__(name="perdure beat", daemon=True)
+        self._connector = connector
+        self._schema = schema
+        self._registration = registration
+        self._host = host
+        self._interval = interval
+        self._conn: psycopg.Connection[Any] | None = None
+        self._worker_id: UUID | None = None
+        self._is_direct = False
+        self._is_locked = False
+        self._timeline: int | None = None
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._was_registered = False
+
+    def unknown(self, worker_id: UUID) -> None:
+        """Register anew: the database does not know this id any more. Callable from any thread."""
+        if self._worker_id == worker_id:
+            self._worker_id = None
+            self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread; the worker is signed off where the database can be reached. Callable from any thread."""
+        self._is_stopping = True
+        self._wake.set()
+
+    def run(self) -> None:
+        """Beat until stopped."""
+        trouble = BackOff(0.05, self._interval)
+        while not self._is_stopping:
+            self._wake.clear()
+            pause = self._interval
+            worker_id = self._worker_id
+            try:
+                self._beat()
+                trouble.reset()
+            except Exception as error:  # noqa: BLE001  whatever it is, the next beat must come
+                if not self._was_registered:
+                    self._close()
+                    self._host.refused(error)
+                    return
+                pause = self._after(error, worker_id, trouble)
+            if not self._is_stopping:
+                self._wake.wait(pause)
+        self._sign_off()
+
+    def _after(self, error: Exception, worker_id: UUID | None, trouble: BackOff) -> float:
+        """Return the pause after a beat that failed."""
+        if isinstance(error, psycopg.Error) and isinstance(_sql.refusal(error), ClaimLost):
+            logger.warning("the worker was declared dead, it drops its runs and registers anew")
+            if self._worker_id == worker_id:
+                self._worker_id = None
+            return 0.0
+        logger.warning("a heartbeat failed: %s", error)
+        if self._conn is not None and self._conn.closed:
+            self._close()
+        return trouble.pause()
+
+    def _beat(self) -> None:
+        conn = self._connected()
+        if self._worker_id is None:
+            self._register(conn)
+        worker_id = self._worker_id
+        if worker_id is None:
+            return
+        if self._is_direct and not self._is_locked:
+            self._is_locked = self._value(conn, self._schema(_sql.WORKER_LOCK), worker_id=worker_id)
+        beat = {"worker_id": worker_id, "runs_held": self._host.runs_held()}
+        try:
+            activity = _sql.to_json(self._host.activity())
+            answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity=activity)
+        except (ValueError, psycopg.DataError):  # a step told of a progress that jsonb cannot keep
+            answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity="[]")
+        timeline, self._timeline = self._timeline, answer["timeline"]
+        if timeline is not None and timeline != self._timeline:
+            logger.warning("the server is on timeline %s now, the worker begins anew", self._timeline)
+            self._value(conn, self._schema(_sql.STOP_WORKER), worker_id=worker_id)
+            self.unknown(worker_id)
+            return
+        self._host.told(worker_id, answer)
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        if self._conn is None:
+            self._is_locked = False
+            self._conn = self._connector.open_in_thread()
+            self._is_direct = is_direct(self._conn)
+            if not self._is_direct:
+                self._connector = replace(self._connector, prepare_threshold=None)
+                self._conn.prepare_threshold = None
+        return self._conn
+
+    def _register(self, conn: psycopg.Connection[Any]) -> None:
+        mine = self._registration
+        for workflow in mine.workflows:
+            self._value(conn, self._schema(_sql.PUT_WORKFLOW), **workflow.parameters())
+        worker_id = self._value(
+            conn,
+            self._schema(_sql.REGISTER_WORKER),
+            queues=list(mine.queues),
+            workflows=[workflow.name for workflow in mine.workflows],
+            name=mine.name,
+            version=mine.version,
+            lease=mine.lease,
+            is_direct=self._is_direct,
+        )
+        self._is_locked = self._is_direct
+        self._was_registered = True
+        self._worker_id = worker_id
+        self._host.registered(worker_id, self._is_direct)
+
+    def _value(self, conn: psycopg.Connection[Any], statement: bytes, **parameters: Any) -> Any:
+        row = conn.execute(statement, parameters).fetchone()
+        assert row is not None
+        return row[0]
+
+    def _sign_off(self) -> None:
+        try:
+            if self._worker_id is not None:
+                self._value(self._connected(), self._schema(_sql.STOP_WORKER), worker_id=self._worker_id)
+        except psycopg.Error as error:
+            logger.warning("the worker could not sign off, its runs are taken back by its death: %s", error)
+        self._close()
+
+    def _close(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None

@@ -1,0 +1,81 @@
+"""Where an app's runs are kept, and the app's own connections to it.
+
+Invariant: what is opened here is closed here: a connection at the end of its one call, or all of them
+at the end of the last block that keeps them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from . import _sql
+from ._codec import Codec
+from ._connect import Connector
+from ._results import ResultPoller
+from ._sql import Schema
+
+_MAX_KEPT = 4
+
+
+class Database:
+    """A database with a schema of ours, and how values are kept in it."""
+
+    def __init__(self, dsn: str, schema: Schema, codec: Codec) -> None:
+        self.dsn = dsn
+        self.schema = schema
+        self.codec = codec
+        self._connector = Connector(dsn, "perdure client")
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
+        self._keepers = 0
+        self._pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, ResultPoller] = WeakKeyDictionary()
+
+    async def __aenter__(self) -> Database:
+        self._keepers += 1
+        if self._pool is None:
+            self._pool = self._connector.pool(_MAX_KEPT)
+            await self._pool.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._keepers -= 1
+        if not self._keepers and self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Open an autocommitting connection, or borrow one that is kept."""
+        if self._pool is None:
+            async with await self._connector.open() as conn:
+                yield conn
+        else:
+            async with self._pool.connection() as conn:
+                await conn.set_autocommit(True)
+                yield conn
+
+    @property
+    def results(self) -> ResultPoller:
+        """Who waits for the ends of runs in the running event loop."""
+        loop = asyncio.get_running_loop()
+        poller = self._pollers.get(loop)
+        if poller is None:
+            poller = self._pollers[loop] = ResultPoller(self.schema, self.connection)
+        return poller
+
+
+async def query(
+    connection: psycopg.AsyncConnection[Any], statement: bytes, parameters: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    """Run one statement, whatever the connection's own cursors and rows are like."""
+    with _sql.refusals():
+        async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
+            await cursor.execute(statement, parameters)
+            return await cursor.fetchall()

@@ -1,0 +1,404 @@
+"""Send what runs have to save, many at a time: one round trip, one transaction, one commit.
+
+Invariants:
+
+* One connection, one flush at a time: what comes meanwhile gathers and goes out with the next one.
+* A run's calls are answered in the order in which they were made. A flush takes the first of each
+  run, and with it only those right behind it that go into the same function; so what is `busy`
+  holds up its own run's later calls and nobody else's.
+* Claims come back within the transaction that saves, and are handed on after its commit.
+* A call is answered once its commit is acknowledged. After a commit of unknown fate it is sent
+  again with the same token, and gets the same answer.
+* A call that the database refuses is found by halving, and it alone gets the exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+from typing_extensions import LiteralString
+
+from . import _sql
+from ._connect import BackOff
+from ._errors import ClaimLost
+from ._sql import Schema
+
+logger = logging.getLogger("perdure")
+
+Row = dict[str, Any]
+Connection = psycopg.AsyncConnection[Any]
+
+_MAX_CALLS = 1_000
+_MAX_CHARACTERS = 8_000_000
+_FIRST_BUSY_PAUSE, _LAST_BUSY_PAUSE = 0.002, 0.1
+_RIDE_PAUSE = 0.005  # after a claim that found nothing, the next that goes along with saves
+
+# What passes by itself: the same calls are sent again as they are.
+_PASSING = ("40", "53", "55P03", "57P", "58", "25006")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """A function that takes batches; whether one run may have several calls of it in one flush."""
+
+    statement: LiteralString
+    has_many: bool = False
+
+
+SAVE = Kind(_sql.SAVE_STEPS, has_many=True)
+TRY = Kind(_sql.FAIL_STEPS, has_many=True)
+SUSPEND = Kind(_sql.SUSPEND_RUNS)
+LOOK = Kind(_sql.SUSPEND_RUNS)
+COMPLETE = Kind(_sql.COMPLETE_RUNS)
+FAIL = Kind(_sql.FAIL_RUNS)
+RELEASE = Kind(_sql.RELEASE_RUNS)
+
+# In this order a flush calls them.
+_KINDS = (SAVE, TRY, SUSPEND, LOOK, COMPLETE, FAIL, RELEASE)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One thing that a run asks; `text` is its JSON object, `key` names it among others of its run."""
+
+    kind: Kind
+    run_id: UUID
+    key: str | None
+    text: str
+    answer: asyncio.Future[Row]
+    was_in_doubt: bool = False
+    not_before: float = 0.0
+    pauses: BackOff = field(default_factory=lambda: BackOff(_FIRST_BUSY_PAUSE, _LAST_BUSY_PAUSE))
+
+
+class Host(Protocol):
+    """What the flusher asks of its worker, between two flushes."""
+
+    @property
+    def worker_id(self) -> UUID | None:
+        """Who we are; None while nobody knows us."""
+        ...
+
+    def room(self) -> int:
+        """Return how many runs may be claimed now."""
+        ...
+
+    def held(self) -> Mapping[UUID, UUID]:
+        """Return the claims by run that are in memory."""
+        ...
+
+    def claimed(self, rows: Sequence[tuple[Row, Sequence[Row]]]) -> None:
+        """Take over claimed runs, each with the steps that did not fit into its row."""
+        ...
+
+    def let_go(self, call: Call, answer: str) -> None:
+        """Note that an acknowledged answer ended what was in memory of the run, if it did."""
+        ...
+
+    def drop(self, run_ids: Iterable[UUID]) -> None:
+        """Forget runs that the database gave to others."""
+        ...
+
+    def unknown(self, worker_id: UUID) -> None:
+        """Drop everything: the database does not know this worker any more."""
+        ...
+
+
+class Flusher:
+    """Natural batching of a worker's calls, and its claims with them."""
+
+    def __init__(self, schema: Schema, connect: Callable[[], Awaitable[Connection]], host: Host) -> None:
+        self._schema = schema
+        self._connect = connect
+        self._host = host
+        self._queues: dict[UUID, deque[Call]] = {}
+        self._wake = asyncio.Event()
+        self._conn: Connection | None = None
+        self._must_reconcile = False
+        self._is_closing = False
+        self._idle = BackOff(0.002, 0.25)
+        self._claim_at = 0.0
+        self._empty_at = 0.0
+        self._trouble = BackOff(0.05, 2.0)
+        self.flushes = 0
+
+    async def call(self, kind: Kind, run_id: UUID, text: str, key: str | None = None) -> tuple[Row, bool]:
+        """Send a call with the next flush; return its row, and whether an earlier sending may have been its own."""
+        call = Call(kind, run_id, key, text, asyncio.get_running_loop().create_future())
+        self._queues.setdefault(run_id, deque()).append(call)
+        self._wake.set()
+        return await call.answer, call.was_in_doubt
+
+    def wake(self) -> None:
+        """Look again whether there is something to do: there is room for more runs."""
+        self._idle.reset()
+        self._claim_at = 0.0
+        self._wake.set()
+
+    def reconcile(self) -> None:
+        """Compare with the database what is held, before the next flush."""
+        self._must_reconcile = True
+        self._wake.set()
+
+    def forget(self, run_ids: Iterable[UUID] | None = None) -> None:
+        """Give up what was not answered yet, of these runs or of all: their claims are lost."""
+        for run_id in list(self._queues if run_ids is None else run_ids):
+            for call in self._queues.pop(run_id, ()):
+                if not call.answer.done():
+                    call.answer.set_exception(ClaimLost(f"the claim on run {run_id} is lost"))
+
+    def close(self) -> None:
+        """Send what is there, then let `run` return."""
+        self._is_closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Flush and claim until closed."""
+        try:
+            while True:
+                await self._rest()
+                if self._is_closing and not self._queues:
+                    return
+                await self._round()
+        finally:
+            if self._conn is not None:
+                await self._conn.close()
+
+    # When
+
+    async def _rest(self) -> None:
+        """Wait until there is something to send, a claim is due, or the end has come."""
+        while not (self._is_closing and not self._queues):
+            self._wake.clear()
+            pause = self._pause()
+            if pause is not None and pause <= 0:
+                return
+            timer = None if pause is None else asyncio.get_running_loop().call_later(pause, self._wake.set)
+            await self._wake.wait()
+            if timer is not None:
+                timer.cancel()
+
+    def _pause(self) -> float | None:
+        if self._host.worker_id is None:
+            return None
+        if self._must_reconcile:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        times = [queue[0].not_before for queue in self._queues.values()]
+        if self._host.room() > 0:
+            times.append(self._claim_at)
+        return min(times) - now if times else None
+
+    def _batch(self) -> list[Call]:
+        now = asyncio.get_running_loop().time()
+        calls: list[Call] = []
+        characters = 0
+        for run_id, queue in list(self._queues.items()):
+            while queue and queue[0].answer.done():  # nobody waits for it any more
+                queue.popleft()
+            if not queue:
+                del self._queues[run_id]
+                continue
+            head = queue[0]
+            if head.not_before > now:
+                continue
+            for call in queue:
+                if call.kind is not head.kind or (call is not head and not head.kind.has_many):
+                    break
+                characters += len(call.text)
+                if calls and (len(calls) >= _MAX_CALLS or characters > _MAX_CHARACTERS):
+                    return calls
+                calls.append(call)
+        return calls
+
+    # What
+
+    async def _round(self) -> None:
+        """Send one batch with a claim, and bring all of its calls to an answer or a later round."""
+        worker_id = self._host.worker_id
+        if worker_id is None:
+            return
+        calls: list[Call] = []
+        try:
+            conn = await self._connected()
+            calls = self._batch()
+            if self._must_reconcile:
+                if calls:
+                    await self._send(conn, worker_id, calls, 0)
+                await self._reconcile(conn, worker_id)
+                self._must_reconcile = False
+                return
+            await self._send(conn, worker_id, calls, self._claimable(bool(calls)))
+            self._trouble.reset()
+        except psycopg.Error as error:
+            if isinstance(_sql.refusal(error), ClaimLost):
+                self._host.unknown(worker_id)
+                return
+            for call in calls:
+                call.was_in_doubt = True
+            if self._conn is None or self._conn.closed:
+                self._conn = None
+                self._must_reconcile = True
+                logger.warning("the worker's connection is lost, it connects again: %s", error)
+            else:
+                logger.warning("a flush failed, it is sent again: %s", error)
+            await asyncio.sleep(self._trouble.pause())
+        except Exception:  # a worker that saves nothing any more must not go on in silence
+            logger.exception("a flush failed, it is sent again on a new connection")
+            self._must_reconcile = True
+            if self._conn is not None:
+                await self._conn.close()
+            await asyncio.sleep(self._trouble.pause())
+
+    async def _connected(self) -> Connection:
+        if self._conn is None or self._conn.closed:
+            self._conn = await self._connect()
+        return self._conn
+
+    def _claimable(self, has_calls: bool) -> int:
+        claim_at = min(self._claim_at, self._empty_at + _RIDE_PAUSE) if has_calls else self._claim_at
+        if self._is_closing or asyncio.get_running_loop().time() < claim_at:
+            return 0
+        return min(self._host.room(), _MAX_CALLS)
+
+    async def _send(self, conn: Connection, worker_id: UUID, calls: Sequence[Call], claimable: int) -> None:
+        """Send calls in one transaction; on a refusal find the call that it is about."""
+        if not calls and not claimable:
+            return
+        try:
+            answers, rows = await self._transact(conn, worker_id, calls, claimable)
+        except (psycopg.Error, ValueError, OverflowError) as error:
+            if isinstance(error, psycopg.Error) and (conn.closed or _passes(error)):
+                raise
+            if claimable and not calls:
+                logger.exception("runs cannot be claimed")
+                self._claim_at = asyncio.get_running_loop().time() + 1.0
+            elif claimable:
+                await self._send(conn, worker_id, calls, 0)
+            elif len(calls) == 1:
+                self._settle(calls[0], error)
+            else:
+                middle = len(calls) // 2
+                await self._send(conn, worker_id, calls[:middle], 0)
+                # what was busy in the first half holds up its own run
+                stopped = {call.run_id for call in calls[:middle] if not call.answer.done()}
+                await self._send(conn, worker_id, [c for c in calls[middle:] if c.run_id not in stopped], 0)
+            return
+        self._take_answers(calls, answers)
+        if claimable:
+            await self._take_claims(conn, worker_id, rows)
+
+    async def _transact(
+        self, conn: Connection, worker_id: UUID, calls: Sequence[Call], claimable: int
+    ) -> tuple[dict[Kind, list[Row]], list[Row]]:
+        cursors: dict[Kind, psycopg.AsyncCursor[Row]] = {}
+        claims: psycopg.AsyncCursor[Row] | None = None
+        try:
+            async with conn.pipeline():
+                await conn.execute(_sql.BEGIN, prepare=False)
+                for kind in _KINDS:
+                    texts = [call.text for call in calls if call.kind is kind]
+                    if texts:
+                        parameters = {"worker_id": worker_id, "calls": f"[{','.join(texts)}]"}
+                        if kind in (SUSPEND, LOOK):
+                            parameters["keep"] = kind is LOOK
+                        cursor = cursors[kind] = conn.cursor(row_factory=dict_row)
+                        await cursor.execute(self._schema(kind.statement), parameters)
+                if claimable:
+                    claims = conn.cursor(row_factory=dict_row)
+                    await claims.execute(self._schema(_sql.CLAIM_RUNS), {"worker_id": worker_id, "max_runs": claimable})
+                await conn.execute(_sql.COMMIT, prepare=False)
+        except BaseException:
+            if not conn.closed:
+                await conn.rollback()
+            raise
+        self.flushes += 1
+        answers = {kind: await cursor.fetchall() for kind, cursor in cursors.items()}
+        return answers, [] if claims is None else await claims.fetchall()
+
+    # Answers
+
+    def _take_answers(self, calls: Sequence[Call], answers: Mapping[Kind, list[Row]]) -> None:
+        found = {(kind, row["run_id"], row.get("key")): row for kind, rows in answers.items() for row in rows}
+        now = asyncio.get_running_loop().time()
+        for call in calls:
+            row = found[call.kind, call.run_id, call.key]
+            if row["answer"] == "busy":
+                call.not_before = now + call.pauses.pause()
+            else:
+                self._settle(call, row)
+
+    def _settle(self, call: Call, outcome: Row | Exception) -> None:
+        queue = self._queues.get(call.run_id)
+        if queue and queue[0] is call:
+            queue.popleft()
+            if not queue:
+                del self._queues[call.run_id]
+        if isinstance(outcome, dict):
+            self._host.let_go(call, outcome["answer"])
+        if call.answer.done():
+            return
+        if isinstance(outcome, Exception):
+            refused = _sql.refusal(outcome) if isinstance(outcome, psycopg.Error) else None
+            call.answer.set_exception(refused or outcome)
+        elif outcome["answer"] == "lost":
+            call.answer.set_exception(ClaimLost(f"the claim on run {call.run_id} is lost"))
+        else:
+            call.answer.set_result(outcome)
+
+    async def _take_claims(self, conn: Connection, worker_id: UUID, rows: Sequence[Row]) -> None:
+        if rows:
+            self._idle.reset()
+            self._claim_at = 0.0
+        else:
+            self._empty_at = asyncio.get_running_loop().time()
+            self._claim_at = self._empty_at + self._idle.pause()
+            return
+        claimed = []
+        for row in rows:
+            later: list[Row] = []
+            while row["has_more"] and (
+                page := await self._read_steps(conn, row["run_id"], (later or row["steps"])[-1])
+            ):
+                later += page
+            claimed.append((row, later))
+        if self._host.worker_id == worker_id:  # else they were the runs of who we were
+            self._host.claimed(claimed)
+
+    async def _read_steps(self, conn: Connection, run_id: UUID, last: Row) -> list[Row]:
+        cursor = await conn.execute(
+            self._schema(_sql.READ_STEPS), {"run_id": run_id, "after": last["ordinal"], "max_bytes": 1_048_576}
+        )
+        found = await cursor.fetchone()
+        assert found is not None
+        steps: list[Row] = found[0]
+        return steps
+
+    async def _reconcile(self, conn: Connection, worker_id: UUID) -> None:
+        """Release what the database says we hold but do not, drop what we hold but it does not say so."""
+        cursor = conn.cursor(row_factory=dict_row)
+        await cursor.execute(self._schema(_sql.WORKER_RUNS), {"worker_id": worker_id})
+        theirs = {row["run_id"]: row["claim"] for row in await cursor.fetchall()}
+        ours = self._host.held()
+        strange = [(run_id, claim) for run_id, claim in theirs.items() if ours.get(run_id) != claim]
+        if strange:
+            logger.warning("%s claimed runs never arrived here, they are released", len(strange))
+            text = ",".join(f'{{"run_id":"{run_id}","claim":"{claim}"}}' for run_id, claim in strange)
+            await cursor.execute(self._schema(_sql.RELEASE_RUNS), {"worker_id": worker_id, "calls": f"[{text}]"})
+        gone = [run_id for run_id, claim in ours.items() if theirs.get(run_id) != claim]
+        if gone:
+            logger.warning("%s runs are not this worker's any more, they are dropped", len(gone))
+            self.forget(gone)
+            self._host.drop(gone)
+
+
+def _passes(error: psycopg.Error) -> bool:
+    return (error.sqlstate or "").startswith(_PASSING) or isinstance(_sql.refusal(error), ClaimLost)

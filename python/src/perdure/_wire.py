@@ -1,0 +1,130 @@
+"""Rows and JSON objects of the worker's functions, to and from the types of the seam.
+
+Invariant: results and errors pass as the JSON texts that they are; nothing here parses what it sends.
+Times come back in UTC, so that what a run reads live and on replay is one value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from json.encoder import encode_basestring as quote
+from typing import Any
+
+from ._engine import Checkpoint, Claimed, FailedTry, Save, Wait
+from ._sql import to_json
+
+_FRACTION = re.compile(r"\.(\d{1,6})")
+
+
+def parse_time(text: str) -> datetime:
+    """Return a timestamp of jsonb, in UTC; Python 3.10 itself reads fractions of 3 or 6 digits only."""
+    padded = _FRACTION.sub(lambda found: "." + found[1].ljust(6, "0"), text, count=1)
+    return datetime.fromisoformat(padded).astimezone(timezone.utc)
+
+
+def checkpoint_of(found: Mapping[str, Any]) -> Checkpoint:
+    """Return a checkpoint from the object that read_steps, claim_runs and suspend_runs answer."""
+    return Checkpoint(
+        found["ordinal"],
+        found["key"],
+        found["kind"],
+        found.get("name"),
+        found.get("fingerprint"),
+        "result" in found,
+        found.get("result"),
+        found.get("error"),
+        parse_time(found["saved_at"]),
+    )
+
+
+def recorded_of(row: Mapping[str, Any], save: Save) -> Checkpoint:
+    """Return the checkpoint that save_steps answers."""
+    error = row["error"]
+    return Checkpoint(
+        row["ordinal"],
+        save.key,
+        row["kind"],
+        save.name,
+        row["fingerprint"],
+        error is None,
+        row["result"],
+        error,
+        row["saved_at"].astimezone(timezone.utc),
+    )
+
+
+def claimed_of(row: Mapping[str, Any], later_steps: Sequence[Mapping[str, Any]] = ()) -> Claimed:
+    """Return a claimed run from its row and the steps that did not fit into it."""
+    steps = [*row["steps"], *later_steps]
+    return Claimed(
+        row["run_id"],
+        row["claim"],
+        row["workflow"],
+        row["input"],
+        row["key"],
+        row["tags"],
+        row["headers"],
+        row["created_at"].astimezone(timezone.utc),
+        row["scheduled_at"] and row["scheduled_at"].astimezone(timezone.utc),
+        row["deadline"] and row["deadline"].astimezone(timezone.utc),
+        row["cancel"],
+        row["recoveries"],
+        [checkpoint_of(step) for step in steps if step["kind"] != "attempt"],
+        {
+            step["key"]: (step["attempt"], step["retry_at"] and parse_time(step["retry_at"]))
+            for step in steps
+            if step["kind"] == "attempt"
+        },
+    )
+
+
+def save_text(run: Claimed, save: Save) -> str:
+    """Return the object that save_steps takes."""
+    outcome = f'"error":{save.error_text}' if save.error_text is not None else f'"result":{save.result_text}'
+    return (
+        f"{_head(run, save)}{_optional('name', save.name)}{_optional('attempt', save.attempt)}"
+        f"{_optional('started_at', save.started_at)},{outcome}}}"
+    )
+
+
+def try_text(run: Claimed, failed: FailedTry) -> str:
+    """Return the object that fail_steps takes."""
+    return (
+        f"{_head(run, failed)}{_optional('name', failed.name)}{_optional('started_at', failed.started_at)}"
+        f',"attempt":{failed.attempt},"error":{failed.error_text},"policy":{to_json(failed.policy)}}}'
+    )
+
+
+def suspension_text(run: Claimed, waits: Sequence[Wait]) -> str:
+    """Return the object that suspend_runs takes."""
+    listed = ",".join(
+        f'{{"key":{quote(wait.key)},"kind":"{wait.kind}"{_optional("name", wait.name)}{_optional("until", wait.until)}}}'
+        for wait in waits
+    )
+    return f'{_run(run)},"waits":[{listed}]}}'
+
+
+def end_text(run: Claimed, field: str = "", text: str | None = None) -> str:
+    """Return the object that complete_runs, fail_runs and release_runs take, with one more field."""
+    return f"{_run(run)}}}" if text is None else f'{_run(run)},"{field}":{text}}}'
+
+
+def _run(run: Claimed) -> str:
+    return f'{{"run_id":"{run.run_id}","claim":"{run.claim}"'
+
+
+def _head(run: Claimed, step: Save | FailedTry) -> str:
+    return (
+        f'{_run(run)},"key":{quote(step.key)},"kind":"{step.kind}","ordinal":{step.ordinal}'
+        f"{_optional('fingerprint', step.fingerprint)}"
+    )
+
+
+def _optional(name: str, value: str | int | datetime | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    return f',"{name}":{value if isinstance(value, int) else quote(value)}'

@@ -1,0 +1,407 @@
+"""A worker: it claims runs, executes them in memory and carries what they save.
+
+Invariants:
+
+* `_claims` is what is in memory under a claim: a run leaves it when the answer that ended the claim
+  is acknowledged, though its code may still be unwinding.
+* Everything here happens on one event loop; threads (beat, ticks) come in by `call_soon_threadsafe`.
+* A stopping worker claims nothing more and releases what it holds, which burns nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from . import _sql, _wire
+from ._beat import Beat, Registration, WorkflowRow
+from ._connect import Connector
+from ._engine import (
+    Answered,
+    Checkpoint,
+    Claimed,
+    Ended,
+    FailedTry,
+    Recorded,
+    RetryDue,
+    Save,
+    StillWaiting,
+    SuspendAnswer,
+    Suspended,
+    Wait,
+)
+from ._errors import ClaimLost, Misuse
+from ._execution import Execution, ExecutionOptions
+from ._flusher import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Call, Flusher, Kind, Row
+from ._registry import WorkflowRegistry
+from ._sql import Schema
+from ._ticker import Ticker
+
+logger = logging.getLogger("perdure")
+
+_THREAD_NAME = "perdure step"
+_KEEPS_CLAIM = frozenset({"saved", "on_record", "retry", "exhausted", "answered", "retry_due", "waiting"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker is told about itself."""
+
+    queues: Sequence[str] = ("default",)
+    max_runs: int = 100
+    max_steps: int = 50
+    stop_timeout: timedelta = timedelta(seconds=20)
+    version: str | None = None
+    lease: timedelta = timedelta(seconds=30)
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.queues, str) or not self.queues:
+            raise Misuse("queues= takes a sequence of names, one at least")
+        if self.max_runs < 1 or self.max_steps < 1:
+            raise Misuse("max_runs= and max_steps= are 1 or more")
+
+
+class Worker:
+    """Execute runs of the registered workflows; the `Engine` of their executions."""
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: Schema,
+        registry: WorkflowRegistry,
+        execution_options: ExecutionOptions,
+        options: WorkerOptions,
+    ) -> None:
+        if not registry.names:
+            raise Misuse("the app has no workflows, so a worker would have nothing to do")
+        self.name = options.name or f"{socket.gethostname()}:{os.getpid()}"
+        self._connector = Connector(dsn, f"perdure worker {self.name}")
+        self._schema = schema
+        self._registry = registry
+        self._execution_options = replace(execution_options, version=options.version)
+        self._options = options
+        self.step_slots = asyncio.Semaphore(options.max_steps)
+        self.threads: Executor = ThreadPoolExecutor(options.max_steps, thread_name_prefix=_THREAD_NAME)
+        self._worker_id: UUID | None = None
+        self._claims: dict[UUID, Execution] = {}
+        self._tasks: dict[asyncio.Task[None], Execution] = {}
+        self._is_stopping = False
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._flusher = Flusher(schema, lambda: self._connector.open(), self)
+        self._flushing: asyncio.Task[None] | None = None
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
+        rows = [WorkflowRow(w.name, w.queue, w.timeout, w.max_recoveries) for w in registry]
+        registration = Registration(self.name, options.version, options.queues, rows, options.lease)
+        self._beat = Beat(self._connector, schema, registration, _FromThread(self))
+        self._ticker = Ticker(self._connector, schema)
+
+    # Its life
+
+    async def start(self) -> None:
+        """Register and begin to claim; raise what the database says against it."""
+        self._beat.start()
+        await self._ready
+        self._pool = self._connector.pool(min(self._options.max_steps, 10))
+        await self._pool.open()
+        self._flushing = asyncio.create_task(self._flusher.run(), name="perdure flusher")
+        self._ticker.start()
+
+    async def stop(self, timeout: timedelta | None = None) -> None:
+        """Release what is held, within the time, and sign off."""
+        self._is_stopping = True
+        deadline = self._loop.time() + (self._options.stop_timeout if timeout is None else timeout).total_seconds()
+        try:
+            for execution in list(self._claims.values()):
+                execution.release_soon()
+            await self._until_ended(deadline - self._loop.time())
+            if self._tasks:
+                logger.warning("%s runs did not rest in time, they are dropped", len(self._tasks))
+                self.drop(list(self._claims))
+                await self._until_ended(1.0)
+            self._flusher.close()
+            if self._flushing is not None:
+                await asyncio.wait([self._flushing], timeout=max(1.0, deadline - self._loop.time()))
+        finally:
+            await self._end()
+
+    async def _until_ended(self, seconds: float) -> None:
+        end = self._loop.time() + seconds
+        while self._tasks and (left := end - self._loop.time()) > 0:
+            await asyncio.wait(list(self._tasks), timeout=left)
+
+    async def _end(self) -> None:
+        for task in [*self._tasks, *([self._flushing] if self._flushing is not None else [])]:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task], timeout=1.0)
+        self._flusher.forget()
+        if self._pool is not None:
+            await self._pool.close(timeout=1.0)
+        self._ticker.stop()
+        self._beat.stop()
+        for thread in (self._beat, self._ticker):
+            if thread.ident is not None:
+                await asyncio.to_thread(thread.join, 5.0)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    # What the flusher asks
+
+    @property
+    def worker_id(self) -> UUID | None:
+        """Who we are; None while nobody knows us."""
+        return self._worker_id
+
+    def room(self) -> int:
+        """Return how many runs may be claimed now."""
+        return 0 if self._is_stopping else self._options.max_runs - len(self._claims)
+
+    def held(self) -> Mapping[UUID, UUID]:
+        """Return the claims by run that are in memory."""
+        return {run_id: execution.claimed.claim for run_id, execution in self._claims.items()}
+
+    def claimed(self, rows: Sequence[tuple[Row, Sequence[Row]]]) -> None:
+        """Begin to execute claimed runs."""
+        for row, later in rows:
+            try:
+                claimed = _wire.claimed_of(row, later)
+                workflow = self._registry.get(claimed.workflow)
+                assert workflow is not None, f"workflow {claimed.workflow!r} was claimed but is not known"
+                execution = Execution(claimed, workflow, self._execution_options, self)
+            except Exception:  # the others go on; the database is told at the next reconciliation
+                logger.exception("run %s cannot be executed", row["run_id"])
+                continue
+            self._claims[claimed.run_id] = execution
+            task = self._loop.create_task(execution.run(), name=f"perdure run {claimed.run_id}")
+            self._tasks[task] = execution
+            task.add_done_callback(self._ended)
+            if self._is_stopping:
+                execution.release_soon()
+
+    def let_go(self, call: Call, answer: str) -> None:
+        """Note that an answer ended a claim."""
+        if answer not in _KEEPS_CLAIM and self._claims.pop(call.run_id, None) is not None:
+            self._flusher.wake()
+
+    def drop(self, run_ids: Iterable[UUID]) -> None:
+        """Forget runs that belong to others now."""
+        for run_id in run_ids:
+            execution = self._claims.pop(run_id, None)
+            if execution is not None:
+                execution.drop()
+        self._flusher.wake()
+
+    def unknown(self, worker_id: UUID) -> None:
+        """Drop everything, and register anew."""
+        if self._worker_id == worker_id:
+            self._worker_id = None
+            self._drop_all()
+        self._beat.unknown(worker_id)
+
+    def _drop_all(self) -> None:
+        self._flusher.forget()
+        self.drop(list(self._claims))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        execution = self._tasks.pop(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("run %s broke the worker", execution.claimed.run_id, exc_info=task.exception())
+        if self._claims.get(execution.claimed.run_id) is execution:  # it left without an answer
+            del self._claims[execution.claimed.run_id]
+            self._flusher.reconcile()
+
+    # What the beat tells, on the loop
+
+    def registered(self, worker_id: UUID, is_direct: bool) -> None:
+        """Begin under this id; what was held under another one is lost."""
+        self._drop_all()
+        self._worker_id = worker_id
+        if not is_direct:
+            self._connector = replace(self._connector, prepare_threshold=None)
+        if not self._ready.done():
+            self._ready.set_result(None)
+        self._flusher.wake()
+
+    def refused(self, error: Exception) -> None:
+        """Give up before anything began."""
+        if not self._ready.done():
+            self._ready.set_exception(error)
+
+    def told(self, worker_id: UUID, answer: Mapping[str, Any]) -> None:
+        """Pass on what runs were told."""
+        if worker_id != self._worker_id:
+            return
+        for told in answer["runs"]:
+            execution = self._claims.get(UUID(told["run_id"]))
+            if execution is None or str(execution.claimed.claim) != told["claim"]:
+                continue
+            if told["is_paused"]:
+                execution.release_soon()
+            elif told["is_told"]:
+                execution.tell()
+        if answer["reconcile"]:
+            self._flusher.reconcile()
+
+    def activity(self) -> list[dict[str, Any]]:
+        """Return the steps that have run for longer than a second. Called in the beat's thread."""
+        early = self.now() - timedelta(seconds=1)
+        found = []
+        for execution in list(self._claims.values()):
+            with suppress(RuntimeError):  # its steps change while they are looked at
+                found += [
+                    {"run_id": execution.claimed.run_id, "key": key, "since": since, "progress": progress}
+                    for key, since, progress in execution.running
+                    if since < early
+                ]
+        return found
+
+    # The engine of the executions
+
+    def now(self) -> datetime:
+        """Return the worker's clock."""
+        return datetime.now(timezone.utc)
+
+    async def save(self, run: Claimed, save: Save) -> Recorded:
+        """Save one checkpoint; return what is on record under its key."""
+        row, was_in_doubt = await self._flusher.call(SAVE, run.run_id, _wire.save_text(run, save), save.key)
+        # Nobody else saves under this claim: after a doubt, what is on record is our own.
+        return Recorded(row["answer"] == "saved" or was_in_doubt, _wire.recorded_of(row, save))
+
+    async def fail_step(self, run: Claimed, attempt: FailedTry) -> datetime | Checkpoint:
+        """Record a failed try; return when to try again, or the final error's checkpoint."""
+        row, _ = await self._flusher.call(TRY, run.run_id, _wire.try_text(run, attempt), attempt.key)
+        if row["answer"] == "exhausted":
+            return _wire.checkpoint_of(row["checkpoint"])
+        retry_at: datetime = row["retry_at"]
+        return retry_at.astimezone(timezone.utc)
+
+    async def suspend(self, run: Claimed, waits: Sequence[Wait], *, keep: bool) -> SuspendAnswer:
+        """Suspend on this set of waits, or with `keep` only look."""
+        kind = LOOK if keep else SUSPEND
+        row, _ = await self._flusher.call(kind, run.run_id, _wire.suspension_text(run, waits))
+        match row["answer"]:
+            case "suspended" | "done":
+                return Suspended()
+            case "answered":
+                return Answered(_wire.checkpoint_of(row["checkpoint"]))
+            case "retry_due":
+                return RetryDue()
+            case "waiting":
+                return StillWaiting()
+            case _:
+                return Ended()
+
+    async def complete(self, run: Claimed, result_text: str) -> str:
+        """End the run with its result; return done, or the act that came first."""
+        return await self._let_go(COMPLETE, run, _wire.end_text(run, "result", result_text))
+
+    async def fail(self, run: Claimed, error_text: str) -> str:
+        """End the run with its error; return done, or the act that came first."""
+        return await self._let_go(FAIL, run, _wire.end_text(run, "error", error_text))
+
+    async def release(self, run: Claimed, pause_reason: str | None) -> str:
+        """Give the run back, to be claimed by anybody, or paused with a reason."""
+        reason = None if pause_reason is None else _sql.to_json(pause_reason)
+        return await self._let_go(RELEASE, run, _wire.end_text(run, "pause_reason", reason))
+
+    async def _let_go(self, kind: Kind, run: Claimed, text: str) -> str:
+        row, _ = await self._flusher.call(kind, run.run_id, text)
+        answer: str = row["answer"]
+        return answer
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Open a connection in a READ COMMITTED transaction; it commits where the block is left without an error."""
+        async with self._connection() as conn, conn.transaction():
+            yield conn
+
+    async def save_in_transaction(self, connection: Any, run: Claimed, save: Save) -> Checkpoint:
+        """Save a checkpoint inside that transaction."""
+        worker_id = self._worker_id
+        if worker_id is None:
+            raise ClaimLost("the worker is not registered")
+        cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+        with _sql.refusals():
+            await cursor.execute(
+                self._schema(_sql.SAVE_TRANSACTION_STEP), {"worker_id": worker_id, "save": _wire.save_text(run, save)}
+            )
+            place = {"run_id": run.run_id, "after": save.ordinal - 1, "max_bytes": 1}
+            await cursor.execute(self._schema(_sql.READ_STEPS), place)
+        row = await cursor.fetchone()
+        assert row is not None
+        return next(_wire.checkpoint_of(step) for step in row[0] if step["key"] == save.key and "saved_at" in step)
+
+    async def still_held(self, run: Claimed) -> bool:
+        """Ask whether this worker still holds the run; waits until the database can be asked."""
+        while (worker_id := self._worker_id) is not None:
+            try:
+                async with self._connection() as conn:
+                    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
+                    await cursor.execute(self._schema(_sql.WORKER_RUNS), {"worker_id": worker_id})
+                    return (run.run_id, run.claim) in await cursor.fetchall()
+            except psycopg.OperationalError as error:  # noqa: PERF203
+                logger.warning("the database cannot be asked: %s", error)
+                await asyncio.sleep(0.25)
+        return False
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        pool = self._pool
+        assert pool is not None
+        while True:
+            try:
+                conn = await pool.getconn()
+                break
+            except PoolTimeout:
+                continue
+        try:
+            async with conn:
+                yield conn
+        finally:
+            await pool.putconn(conn)
+
+
+def has_stuck_steps() -> bool:
+    """Return whether a plain-function step still runs in this process that could not be stopped."""
+    return any(thread.name.startswith(_THREAD_NAME) for thread in threading.enumerate())
+
+
+class _FromThread:
+    """What the beat's thread sees of the worker: everything is passed on to the loop."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def runs_held(self) -> int:
+        return len(self._worker.held())
+
+    def activity(self) -> list[dict[str, Any]]:
+        return self._worker.activity()
+
+    def registered(self, worker_id: UUID, is_direct: bool) -> None:
+        self._pass_on(self._worker.registered, worker_id, is_direct)
+
+    def told(self, worker_id: UUID, answer: dict[str, Any]) -> None:
+        self._pass_on(self._worker.told, worker_id, answer)
+
+    def refused(self, error: Exception) -> None:
+        self._pass_on(self._worker.refused, error)
+
+    def _pass_on(self, fn: Callable[..., None], *args: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._worker._loop.call_soon_threadsafe(fn, *args)  # noqa: SLF001
