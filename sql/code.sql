@@ -22,4 +22,9 @@
 \ir functions/recovery.sql
 \ir functions/tick.sql
 \ir functions/cron.sql
+\ir views.sql
+\ir functions/selftest.sql
+\ir functions/words.sql
+\ir functions/sentence.sql
+\ir functions/explain.sql
 \ir grants.sql

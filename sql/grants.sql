@@ -1,6 +1,6 @@
 -- Who may call what: the whole matrix, last, so that every upgrade applies it anew.
 -- What is not named here is for the owner alone; tables are granted to nobody; PUBLIC has nothing.
--- A name beginning with _ is here only because a procedure or an invoker function calls it.
+-- A name beginning with _ is here only because a procedure, an invoker function or a view calls it.
 
 create or replace function perdure._permissions()
 returns table (
@@ -27,7 +27,7 @@ as $$
     ('find_run', 'client observer admin'),
     ('get_value', 'client observer admin'),
     ('run_results', 'client worker admin'),
-    ('_now', 'client admin'),  -- for await
+    ('_now', 'client observer admin'),  -- for await and the views
 
     -- execute runs
     ('put_workflow', 'worker admin'),
@@ -84,10 +84,13 @@ as $$
     ('waits', 'observer admin'),
     ('queues', 'observer admin'),
     ('workers', 'observer admin'),
+    ('versions', 'observer admin'),
     ('stuck', 'observer admin'),
     ('history', 'observer admin'),
     ('metrics', 'observer admin'),
-    ('violations', 'observer admin')
+    ('violations', 'observer admin'),
+    ('_clock', 'observer admin'),
+    ('_server_started_at', 'observer admin')
   ) as m (name, kinds)
 $$;
 

@@ -9,6 +9,17 @@ set search_path = pg_catalog, pg_temp
 as $$ select clock_timestamp() $$;
 comment on function perdure._now() is 'Tell the time, the engine''s only clock.';
 
+create or replace function perdure._clock()
+returns timestamptz
+language sql
+stable
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$ select perdure._now() $$;
+comment on function perdure._clock() is
+'Tell the time to a view: (select perdure._clock()) is read once per statement, and, being stable,
+leaves the planner free.';
+
 create or replace function perdure._server_started_at()
 returns timestamptz
 language sql

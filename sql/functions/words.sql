@@ -1,0 +1,47 @@
+-- Invariant: times and reasons are said the same way everywhere. Locks nothing.
+
+create or replace function perdure._span(span interval)
+returns text
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when s.seconds < 10 then trim_scale(round(s.seconds, 1)) || ' s'
+    when s.seconds < 120 then round(s.seconds) || ' s'
+    when s.seconds < 7200 then round(s.seconds / 60) || ' min'
+    when s.seconds < 172800 then round(s.seconds / 3600) || ' h'
+    else round(s.seconds / 86400) || ' days'
+  end
+  from (select greatest(extract(epoch from _span.span), 0) as seconds) as s
+$$;
+comment on function perdure._span(interval) is 'Say how long something lasts, in one unit.';
+
+create or replace function perdure._when(at timestamptz, now timestamptz)
+returns text
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when not isfinite(_when.at) then 'never'
+    when _when.at between _when.now - interval '1 second' and _when.now
+      then format('%s (now)', date_trunc('second', _when.at))
+    when _when.at > _when.now
+      then format('%s (in %s)', date_trunc('second', _when.at), perdure._span(_when.at - _when.now))
+    else format('%s (%s ago)', date_trunc('second', _when.at), perdure._span(_when.now - _when.at))
+  end
+$$;
+comment on function perdure._when(timestamptz, timestamptz) is
+'Say when something is, and how far away that is.';
+
+create or replace function perdure._because(reason text)
+returns text
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select coalesce(': ' || nullif(_because.reason, ''), '') $$;
+comment on function perdure._because(text) is 'Append a reason, if there is one.';
