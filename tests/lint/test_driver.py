@@ -17,6 +17,7 @@ DRIVER = ROOT / "python" / "src" / "perdure"
 OTHERWISE = {
     "_install.py": "installs and uninstalls: it runs the built file and looks whether it is there",
     "_build.py": "puts the built file together",
+    "statements.py": "all the SQL of the command line, which reads the public views too",
 }
 
 # Rooms that show things to people.

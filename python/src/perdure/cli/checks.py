@@ -1,0 +1,284 @@
+"""The single checks of doctor: each looks at one thing and says what it found and what to do.
+
+What a run may do is for the database to judge; what is judged here is the installation around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from perdure import _install
+from perdure.cli import statements
+from perdure.cli.output import duration
+from perdure.cli.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `advice` is there unless all is well."""
+
+    level: Literal["ok", "warning", "wrong"]
+    about: str
+    says: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What doctor wants to know of a row of the view workers."""
+
+    name: str
+    is_alive: bool
+    beat_age: timedelta
+    lease: timedelta
+    runs: int
+    disagreements: int
+    queues: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CronJob:
+    """A job of pg_cron, with its last run."""
+
+    schedule: str
+    active: bool
+    username: str
+    status: str | None
+    return_message: str | None
+    start_time: Any
+    age: timedelta | None
+    failures: int
+
+
+_STUCK = {
+    "paused": ("warning", "Look why (perdure explain {run}), then: perdure resume {run}"),
+    "no_worker_takes_the_queue": ("wrong", "Start a worker: perdure worker MODULE:APP --queues {queues}"),
+    "no_worker_knows_the_workflow": (
+        "wrong",
+        "Deploy a worker that has {workflows}, or stop the runs: perdure terminate {run}",
+    ),
+    "worker_is_silent": ("wrong", "The next tick takes them back; at once: select {schema}.recover();"),
+    "suspect": ("warning", "They are tried one by one; look at the first: perdure show {run}"),
+    "ready_for_long": (
+        "wrong",
+        "The workers are at their limits: start more of them, or raise --max-runs and --max-steps.",
+    ),
+}
+
+
+def server(db: Session) -> Iterator[Finding]:
+    """Version, standby, isolation, pooler."""
+    row = db.row(statements.SERVER)
+    assert row is not None
+    version, number, is_standby, backend, isolation = row
+    if number < 150000:
+        yield Finding(
+            "wrong",
+            "server",
+            f"PostgreSQL {version} is too old",
+            "Perdure needs PostgreSQL 15 or later: upgrade the server.",
+        )
+    elif is_standby:
+        yield Finding(
+            "wrong",
+            "server",
+            f"this PostgreSQL {version} is a standby",
+            "Connect to the primary: nothing can be written here.",
+        )
+    else:
+        yield Finding("ok", "server", f"PostgreSQL {version}, database {db.database}")
+    if isolation != "read committed":
+        yield Finding(
+            "wrong", "isolation", f"transactions begin as {isolation} here, workers insist on read committed",
+            f"alter role {db.conn.info.user} set default_transaction_isolation = 'read committed';",
+        )  # fmt: skip
+    if backend != db.conn.info.backend_pid:
+        yield Finding(
+            "warning", "pooler", "this connection goes through a pooler",
+            "It works, by polling; give workers a direct connection, and a death is seen within 2 s instead of after the lease.",
+        )  # fmt: skip
+
+
+def installation(found: _install.Installation) -> Iterator[Finding]:
+    """What is installed, against this package."""
+    packaged = _install.packaged_version()
+    where = f'schema "{found.schema}" of role {found.owner}'
+    if found.version is None:
+        yield Finding("warning", "schema", f"{where}: its version is not for this role to see", "See rights, below.")
+    elif found.tables_version not in (None, found.version):
+        yield Finding(
+            "wrong", "schema", f"{where} has functions of {found.version} and tables of {found.tables_version}",
+            "An upgrade stopped half-way: run it again.",
+        )  # fmt: skip
+    elif found.version != packaged:
+        yield Finding(
+            "wrong", "schema", f"{where} has Perdure {found.version}, this package is {packaged}",
+            f"Run the upgrade to {packaged} in the database, or: pip install perdure=={found.version}",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "schema", f"Perdure {found.version} in {where}")
+
+
+def rights(db: Session) -> tuple[list[str], Finding]:
+    """What the connecting role may do; the kinds, and the finding."""
+    role, schema = db.conn.info.user, db.target.schema
+    kinds = [kind for (kind,) in db.rows(statements.RIGHTS, schema=schema)]
+    grant = f"Its owner can give more: select {schema}.grant_role('{role}', 'observer');"
+    if not kinds:
+        return kinds, Finding("wrong", "rights", f"role {role} may do nothing here", grant)
+    if "observer" not in kinds:
+        return kinds, Finding(
+            "warning", "rights", f"role {role} may: {', '.join(kinds)}; not look, so the rest is not examined", grant
+        )
+    return kinds, Finding("ok", "rights", f"role {role} may: {', '.join(kinds)}")
+
+
+def workers(found: list[Worker]) -> Iterator[Finding]:
+    """Who is alive, who is silent, who has lost count."""
+    alive = [worker for worker in found if worker.is_alive]
+    if alive:
+        queues = sorted({queue for worker in alive for queue in worker.queues})
+        held = sum(worker.runs for worker in alive)
+        yield Finding(
+            "ok",
+            "workers",
+            f"{_count(len(alive), 'live worker')} of {_count(len(queues), 'queue')}, {_count(held, 'run')} in hand",
+        )
+    elif not found:
+        yield Finding("warning", "workers", "no worker is registered, so runs wait", "perdure worker MODULE:APP")
+    for worker in found:
+        silence = f"worker {worker.name} has been silent for {duration(worker.beat_age)}"
+        if not worker.is_alive:
+            yield Finding(
+                "wrong", "workers", f"{silence}, longer than its lease of {duration(worker.lease)}; it holds {_count(worker.runs, 'run')}",
+                "Nobody has declared it dead, so nobody ticks: see ticks, below. Then see why it died.",
+            )  # fmt: skip
+        elif worker.beat_age > timedelta(seconds=5):
+            yield Finding(
+                "warning", "workers", f"{silence}; it beats each second as a rule",
+                "Its process is frozen, or cannot reach the server; it is declared dead after "
+                f"{duration(worker.lease)}.",
+            )  # fmt: skip
+        if worker.disagreements >= 10:
+            yield Finding(
+                "warning", "workers", f"worker {worker.name} has disagreed about what it holds for {worker.disagreements} beats",
+                "Restart it; that burns no attempt.",
+            )  # fmt: skip
+
+
+def ticks(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
+    """Whether anybody does the housekeeping: pg_cron, or a live worker; and whether it gets done."""
+    by_cron = list(cron(db, is_worker_alive))
+    yield from by_cron
+    found = dict(db.rows(statements.WAKES))
+    waiting, age = int(found.get("perdure_undrained_wakes", 0)), found.get("perdure_oldest_wake_age_seconds", 0.0)
+    if age > 10:
+        yield Finding(
+            "wrong", "ticks", f"{_count(waiting, 'message')} to runs not looked at for {duration(timedelta(seconds=age))}",
+            f"Nobody ticks: start a worker or schedule pg_cron. By hand, at once: select {db.target.schema}.tick();",
+        )  # fmt: skip
+    elif is_worker_alive or any(finding.level == "ok" and finding.about == "cron" for finding in by_cron):
+        yield Finding("ok", "ticks", "what runs are told is looked at in time")
+
+
+def cron(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
+    """pg_cron: there, scheduled, running, succeeding."""
+    place = db.row(statements.CRON_PLACE)
+    assert place is not None
+    is_here, home, may_use = place
+    level: Literal["warning", "wrong"] = "warning" if is_worker_alive else "wrong"
+    meanwhile = "live workers tick" if is_worker_alive else "and no worker is alive, so nobody ticks"
+    schema, role = db.target.schema, db.conn.info.user
+    if not is_here and home is None:
+        if is_worker_alive:
+            yield Finding("ok", "cron", f"pg_cron is not loaded; {meanwhile}")
+        else:
+            yield Finding(
+                "wrong", "cron", f"pg_cron is not loaded {meanwhile}",
+                f"Start a worker, or run each minute: psql -c 'call {schema}.run_ticks()'",
+            )  # fmt: skip
+    elif not is_here:
+        yield Finding(
+            "ok" if is_worker_alive else "warning", "cron", f"pg_cron lives in database {home}, out of sight; {meanwhile.removeprefix('and ')}",
+            None if is_worker_alive else f"select {schema}.enable_cron(); prints what to run there.",
+        )  # fmt: skip
+    elif not may_use:
+        yield Finding(
+            level, "cron", f"role {role} may not look at pg_cron; {meanwhile.removeprefix('and ')}",
+            f"As a superuser: grant usage on schema cron to {role};",
+        )  # fmt: skip
+    else:
+        jobs = db.records(CronJob, statements.CRON_JOB, name=f"{schema}.tick@{db.database}")
+        if not jobs:
+            yield Finding(
+                level, "cron", f"pg_cron is here, but role {role} sees no job that ticks; {meanwhile.removeprefix('and ')}",
+                f"select {schema}.enable_cron();",
+            )  # fmt: skip
+        for job in jobs:
+            yield _job(job, schema)
+
+
+def _job(job: CronJob, schema: str) -> Finding:
+    what = f"the job of role {job.username} ({job.schedule})"
+    again = f"select {schema}.enable_cron(); schedules it anew."
+    if not job.active:
+        return Finding("wrong", "cron", f"{what} is switched off", again)
+    if job.age is None:
+        return Finding(
+            "warning",
+            "cron",
+            f"{what} has not run yet",
+            "Look again in a minute; else see whether pg_cron's launcher runs.",
+        )
+    if job.status == "failed":
+        said = " ".join((job.return_message or "no reason given").split())
+        return Finding("wrong", "cron", f"{what} failed {duration(job.age)} ago: {said}", f"Cure what it says; {again}")
+    if job.age > timedelta(minutes=3):
+        return Finding(
+            "wrong", "cron", f"{what} ran last {duration(job.age)} ago",
+            "pg_cron's launcher does not run, or has no background worker free: see max_worker_processes and the server's log.",
+        )  # fmt: skip
+    if job.failures:
+        return Finding(
+            "warning",
+            "cron",
+            f"{what} failed {job.failures} times within the hour, not the last time",
+            "See cron.job_run_details.",
+        )
+    return Finding("ok", "cron", f"{what} ran {duration(job.age)} ago")
+
+
+def stuck(db: Session) -> Iterator[Finding]:
+    """Runs that nobody will take as things are."""
+    found = db.rows(statements.STUCK)
+    for reason, count, age, queues, workflows, run in found:
+        level, advice = _STUCK.get(reason, ("warning", "perdure explain {run}"))
+        where = f"workflow {', '.join(workflows)}" if "workflow" in reason else f"queue {', '.join(queues)}"
+        yield Finding(
+            "wrong" if level == "wrong" else "warning",
+            "runs",
+            f"{_count(count, 'run')} {reason.replace('_', ' ')} for {duration(age)} ({where})",
+            advice.format(run=run, queues=",".join(queues), workflows=", ".join(workflows), schema=db.target.schema),
+        )
+    if not found:
+        yield Finding("ok", "runs", "none is stuck")
+
+
+def violations(db: Session) -> Iterator[Finding]:
+    """Broken invariants: never there, unless somebody wrote into the tables or Perdure has a bug."""
+    found = db.rows(statements.BROKEN)
+    for invariant, count, run, detail in found:
+        of_run = f"run {run}: " if run else ""
+        yield Finding(
+            "wrong", "invariants", f"{invariant.replace('_', ' ')}: broken {_count(count, 'time')} ({of_run}{detail})",
+            f"Read the view {db.target.schema}.violations. It is a bug, or somebody wrote into the tables: please report it.",
+        )  # fmt: skip
+    if not found:
+        yield Finding("ok", "invariants", "all hold")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

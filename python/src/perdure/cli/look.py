@@ -1,0 +1,72 @@
+"""List runs; say why one does not go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from perdure.cli import statements
+from perdure.cli.output import print_json, print_records, print_table
+from perdure.cli.session import Session, Target, session, target_options
+from perdure.cli.trouble import Trouble
+
+_COLUMNS = ("run", "workflow", "state", "key", "queue", "created", "finished")
+
+
+@click.command()
+@click.option("--state", "states", multiple=True, help="May be given many times: running, failed ...")
+@click.option("--workflow")
+@click.option("--queue")
+@click.option("--key")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
+@click.option("--ids", is_flag=True, help="Print nothing but ids: perdure retry $(perdure runs --state failed --ids)")
+@target_options
+def runs(
+    target: Target,
+    states: Sequence[str],
+    workflow: str | None,
+    queue: str | None,
+    key: str | None,
+    limit: int,
+    as_json: bool,
+    ids: bool,
+) -> None:
+    """List runs, the latest first."""
+    with session(target, "observer") as db:
+        found = db.rows(
+            statements.RUNS, states=list(states) or None, workflow=workflow, queue=queue, key=key, limit=limit
+        )
+        if not found:
+            _check_states(db, states)
+    if ids:
+        for row in found:
+            click.echo(row[0])
+    elif as_json:
+        print_records(_COLUMNS, found)
+    else:
+        print_table(
+            _COLUMNS, found, empty="No run is like that." if any((states, workflow, queue, key)) else "No runs."
+        )
+
+
+@click.command()
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print an array of sentences.")
+@target_options
+def explain(target: Target, run: str, as_json: bool) -> None:
+    """Say in sentences where RUN stands, why it does not go on, and what to type."""
+    with session(target, "observer") as db:
+        lines = [line for (line,) in db.rows(statements.EXPLAIN, run_id=db.run_id(run))]
+    if as_json:
+        print_json(lines)
+    else:
+        click.echo("\n".join(lines))
+
+
+def _check_states(db: Session, states: Sequence[str]) -> None:
+    known = [state for (state,) in db.rows(statements.STATES)]
+    unknown = [state for state in states if state not in known]
+    if unknown:
+        raise Trouble(f"no run is ever in state {unknown[0]!r}", f"States are: {', '.join(known)}.")

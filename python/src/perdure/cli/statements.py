@@ -1,0 +1,166 @@
+"""All the SQL of the command line: calls of public functions in named notation, and reads of public views.
+
+`{perdure}` stands for the schema. Nothing here is for the engine's tables, which nobody may read.
+"""
+
+from __future__ import annotations
+
+# talk to runs: role client
+
+START = """
+select {perdure}.start(
+  workflow => %(workflow)s, input => %(input)s::jsonb, key => %(key)s, on_duplicate => %(on_duplicate)s,
+  queue => %(queue)s, priority => %(priority)s, delay => %(delay)s::interval, timeout => %(timeout)s::interval,
+  tags => %(tags)s::jsonb)
+"""
+AWAIT = "call {perdure}.await(run_id => %(run_id)s, timeout => %(timeout)s::interval, result => null)"
+SIGNAL = """
+select {perdure}.signal(
+  run_id => %(run_id)s, name => %(name)s, payload => %(payload)s::jsonb, id => %(id)s)
+"""
+SIGNAL_KEY = """
+select {perdure}.signal_key(
+  workflow => %(workflow)s, key => %(key)s, name => %(name)s, payload => %(payload)s::jsonb, id => %(id)s,
+  start_input => %(start_input)s::jsonb)
+"""
+CANCEL = """
+select a.run_id, a.answer
+from {perdure}.cancel_many(run_ids => %(run_ids)s, reason => %(reason)s, grace => %(grace)s::interval) as a
+"""
+
+# operate: role admin
+
+TERMINATE = "select a.run_id, a.answer from {perdure}.terminate_many(run_ids => %(run_ids)s, reason => %(reason)s) as a"
+PAUSE = "select a.run_id, a.answer from {perdure}.pause_many(run_ids => %(run_ids)s, reason => %(reason)s) as a"
+RESUME = "select a.run_id, a.answer from {perdure}.resume_many(run_ids => %(run_ids)s, reason => %(reason)s) as a"
+RETRY = "select a.run_id, a.answer from {perdure}.retry_many(run_ids => %(run_ids)s, reason => %(reason)s) as a"
+RETRY_FROM = "select {perdure}.retry(run_id => %(run_id)s, from_step => %(from_step)s, reason => %(reason)s)"
+
+# look: role observer
+
+RUNS_BY_PREFIX = "select r.run_id from {perdure}.runs as r where r.run_id between %(lowest)s and %(highest)s limit 4"
+EXPLAIN = "select e.line from {perdure}.explain(run_id => %(run_id)s) as e (line)"
+STATES = "select distinct a.state from {perdure}.act_rules as a order by a.state"
+RUNS = """
+select r.run_id, r.workflow, r.state, r.key, r.queue, r.created_at, r.finished_at
+from {perdure}.runs as r
+where (%(states)s::text[] is null or r.state = any(%(states)s::text[]))
+  and (%(workflow)s::text is null or r.workflow = %(workflow)s)
+  and (%(queue)s::text is null or r.queue = %(queue)s)
+  and (%(key)s::text is null or r.key = %(key)s)
+order by r.run_id desc
+limit %(limit)s
+"""
+
+# keep the engine going: role worker
+
+VERSION = "select {perdure}.version()"
+TICK = "select {perdure}.tick()"
+CREATE_DEV_DATABASE = "create database perdure"
+
+# one run, as `show` draws it: role observer
+
+SHOW_RUN = """
+select
+  r.run_id, r.workflow, r.key, r.state, r.queue, r.tags, r.created_at, r.created_by,
+  nullif(r.start_at, 'infinity') as start_at, r.finished_at,
+  greatest(r.created_at, r.start_at) + r.duration as seen_at, r.worker_id, r.worker, r.recoveries, r.pause_reason,
+  nullif(r.deadline, 'infinity') as deadline, r.grace_ends_at, r.last_error, r.input, r.result, r.error
+from {perdure}.runs as r
+where r.run_id = %(run_id)s
+"""
+SHOW_STEPS = """
+select s.ordinal, s.key, s.kind, s.state, s.name, s.error, s.attempts, s.retry_at, s.started_at, s.saved_at
+from {perdure}.steps as s
+where s.run_id = %(run_id)s
+order by s.ordinal nulls last, s.started_at, s.key
+"""
+SHOW_WAITS = """
+select w.key, w.kind, w.name, nullif(w.until, 'infinity') as until, w.is_due
+from {perdure}.waits as w
+where w.run_id = %(run_id)s
+order by w.key
+"""
+SHOW_HISTORY = """
+select h.at, h.what, h.key, (h.detail ->> 'started_at')::timestamptz as started_at, h.detail
+from {perdure}.history as h
+where h.run_id = %(run_id)s
+order by h.at, h.what
+"""
+SHOW_SIGNALS = """
+select s.id, s.name, s.payload, s.sent_at, s.sent_by, s.consumed_by
+from {perdure}.signals as s
+where s.run_id = %(run_id)s
+order by s.sent_at, s.id
+"""
+SHOW_ACTIVITY = """
+select a.activity ->> 'key' as key, (a.activity ->> 'since')::timestamptz as since, a.activity -> 'progress' as progress
+from {perdure}.workers as w
+cross join jsonb_array_elements(w.activity) as a (activity)
+where w.worker_id = %(worker_id)s and a.activity ->> 'run_id' = %(run_id)s::text
+"""
+
+# what doctor looks at: the server first, which needs no right; then the installation, role observer
+
+SERVER = """
+select
+  current_setting('server_version'), current_setting('server_version_num')::integer, pg_is_in_recovery(),
+  pg_backend_pid(), current_setting('default_transaction_isolation')
+"""
+RIGHTS = """
+select k.kind
+from (values ('client', 'start'), ('worker', 'register_worker'), ('observer', 'explain'), ('admin', 'terminate'))
+  as k (kind, function)
+join pg_proc as p on p.proname = k.function and p.pronamespace = %(schema)s::regnamespace
+where has_function_privilege(p.oid, 'execute') and has_schema_privilege(p.pronamespace, 'usage')
+order by k.kind
+"""
+WORKERS = """
+select
+  w.name, w.is_alive, coalesce(w.beat_age, interval '0') as beat_age, w.lease, w.runs, w.disagreements, w.queues
+from {perdure}.workers as w
+order by w.name
+"""
+STUCK = """
+select s.reason, count(*), max(s.age), array_agg(distinct s.queue), array_agg(distinct s.workflow),
+  (array_agg(s.run_id order by s.since))[1]
+from {perdure}.stuck as s
+group by s.reason
+order by s.reason
+"""
+BROKEN = """
+select v.invariant, count(*), (array_agg(v.run_id))[1], min(v.detail)
+from {perdure}.violations as v
+group by v.invariant
+order by v.invariant
+"""
+WAKES = """
+select m.name, m.value
+from {perdure}.metrics as m
+where m.name in ('perdure_undrained_wakes', 'perdure_oldest_wake_age_seconds')
+"""
+CRON_PLACE = """
+select
+  exists (select from pg_extension as e where e.extname = 'pg_cron') as is_here,
+  (select s.setting from pg_settings as s where s.name = 'cron.database_name') as home,
+  coalesce((select has_schema_privilege(n.oid, 'usage') from pg_namespace as n where n.nspname = 'cron'), false) as may_use
+"""
+CRON_JOB = """
+select
+  j.schedule, j.active, j.username,
+  l.status, l.return_message, l.start_time, clock_timestamp() - l.start_time as age,
+  (
+    select count(*) from cron.job_run_details as f
+    where f.jobid = j.jobid and f.status = 'failed' and f.start_time > clock_timestamp() - interval '1 hour'
+  ) as failures
+from cron.job as j
+left join lateral (
+  select d.status, d.return_message, d.start_time
+  from cron.job_run_details as d
+  where d.jobid = j.jobid and d.start_time is not null
+  order by d.runid desc
+  limit 1
+) as l on true
+where j.jobname = %(name)s
+order by j.jobid
+"""
