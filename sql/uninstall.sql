@@ -16,7 +16,8 @@ do $$
 declare
   v_messages constant text := current_setting('client_min_messages');
   v_lock_timeout constant text := current_setting('lock_timeout');
-  v_jobs constant text[] := array['perdure.tick@' || current_database(), 'perdure.purge@' || current_database()];
+  v_jobs constant text[] := array[
+    'perdure.tick@' || current_database(), 'perdure.purge@' || current_database()];
   v_cron_home name;
   v_owner name;
   v_others text;
@@ -39,7 +40,8 @@ begin
     join pg_namespace as n on n.oid = c.relnamespace
     where n.nspname = 'perdure' and c.relname = 'install'
   ) then
-    raise exception 'Perdure is not installed in schema "%" of database "%"', 'perdure', current_database()
+    raise exception 'Perdure is not installed in schema "%" of database "%"',
+      'perdure', current_database()
       using errcode = '3F000',
             hint = 'Name the schema and the database that it was installed in.';
   end if;
@@ -88,7 +90,8 @@ begin
       and coalesce(w.rulename, '') <> '_RETURN'
       and not coalesce(g.tgisinternal, false)  -- a foreign key's own triggers
       and coalesce(n.nspname, o.schema, '') not in ('perdure', 'pg_toast')
-      and not (t.classid = 'pg_type'::regclass and exists (  -- row and array types go with their origin
+      -- row types and array types go with their origin
+      and not (t.classid = 'pg_type'::regclass and exists (
         select from pg_type as y
         where y.oid = t.objid and y.typrelid <> 0 or y.typarray = t.objid))
     union
@@ -108,7 +111,8 @@ begin
   select string_agg(f.description, e'\n' order by f.description) into v_others
   from foreigners as f;
 
-  if v_others is not null and coalesce(current_setting('perdure.force', true), '') not in ('on', '1', 'true') then
+  if v_others is not null
+     and coalesce(current_setting('perdure.force', true), '') not in ('on', '1', 'true') then
     raise exception 'objects of others depend on schema "%"', 'perdure'
       using errcode = '2BP01',
             detail = v_others,
@@ -147,8 +151,8 @@ begin
     when lock_not_available then
       raise exception 'schema "%" is in use', 'perdure'
         using errcode = '55P03',
-              detail = 'Some transaction held a lock on it for more than 10 seconds. Nothing was changed.',
-              hint = 'Stop the workers and end open transactions (pg_stat_activity), then try again.';
+              detail = 'A transaction held a lock on it for more than 10 seconds. Nothing was changed.',
+              hint = 'Stop the workers, end open transactions (pg_stat_activity), then try again.';
   end;
   perform
     set_config('lock_timeout', v_lock_timeout, true),
@@ -164,9 +168,11 @@ begin
       execute format('drop role %I', 'perdure' || '_' || v_kind);
     exception
       when dependent_objects_still_exist then
-        raise notice 'role "%" stays, because other objects depend on it', 'perdure' || '_' || v_kind;
+        raise notice 'role "%" stays, because other objects depend on it',
+          'perdure' || '_' || v_kind;
       when insufficient_privilege then
-        raise notice 'role "%" stays, because role "%" may not drop it', 'perdure' || '_' || v_kind, current_user;
+        raise notice 'role "%" stays, because role "%" may not drop it',
+          'perdure' || '_' || v_kind, current_user;
     end;
   end loop;
   perform set_config('search_path', current_setting('perdure.install_path'), true);

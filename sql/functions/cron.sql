@@ -8,7 +8,7 @@ create or replace procedure perdure.run_ticks(
 )
 language plpgsql
 as $$
--- It commits, so it has no SET clause and is not a definer; whoever runs it has their own search_path.
+-- It commits, so it has no SET clause and is not a definer, and meets every caller's search_path.
 -- The wall clock, not _now(): what is measured here is how long this call lasts.
 declare
   v_timeout_ms double precision;
@@ -44,7 +44,7 @@ begin
 end;
 $$;
 
-comment on procedure perdure.run_ticks(integer, interval) is
+comment on procedure perdure.run_ticks(integer, interval) is  -- noqa: LT01
 'Call tick again and again, committing each round, for max_seconds.
 Ends earlier where statement_timeout would cut it off; a tick that fails is a warning, not the end.
 Raises 2D000 inside a transaction block. Locks what tick locks.';
@@ -157,11 +157,13 @@ begin
   end if;
   return (
     select
-      'pg_cron lives in ' || case v_home when '' then 'another database' else format('database "%s"', v_home) end
+      'pg_cron lives in '
+      || case v_home when '' then 'another database' else format('database "%s"', v_home) end
       || ', so nothing was scheduled. Run there, as a superuser:' || e'\n'
       || string_agg(
         case
-          when j.slow_command is null then format('select cron.schedule(%L, %L, %L);', j.job_name, j.schedule, j.command)
+          when j.slow_command is null
+            then format('select cron.schedule(%L, %L, %L);', j.job_name, j.schedule, j.command)
           else format(
             'select cron.schedule_in_database(%L, %L, %L, %L, %L);',
             j.job_name, j.slow_schedule, j.slow_command, current_database(), current_user)
@@ -194,7 +196,8 @@ begin
             detail = 'This version runs workflows in workers only.',
             hint = 'Leave the argument runners away.';
   end if;
-  if enable_cron.every is null or enable_cron.every not between interval '0.1 seconds' and interval '1 hour' then
+  if enable_cron.every is null
+     or enable_cron.every not between interval '0.1 seconds' and interval '1 hour' then
     raise exception 'cannot tick every %', coalesce(enable_cron.every::text, 'null')
       using errcode = '22023',
             hint = 'Pass an interval between 0.1 seconds and 1 hour.';
@@ -229,8 +232,10 @@ $$;
 comment on function perdure.enable_cron(interval, integer) is
 'Have pg_cron tick, and purge the log of its own jobs; again with other values replaces the jobs.
 The jobs belong to the calling role, which must be allowed to log in and to use schema cron.
-Returns what was scheduled; where pg_cron is in another database, the statements to run there; without pg_cron, what to do instead.
-Raises 22023 for an interval outside 0.1 seconds to 1 hour, 0A000 for runners, 42501 and 55000 for a role that cannot have jobs.
+Returns what was scheduled; where pg_cron is in another database, the statements to run there;
+without pg_cron, what to do instead.
+Raises 22023 for an interval outside 0.1 seconds to 1 hour, 0A000 for runners, 42501 and 55000
+for a role that cannot have jobs.
 Locks its rows of cron.job.';
 
 create or replace function perdure.disable_cron()

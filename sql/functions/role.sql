@@ -1,5 +1,6 @@
--- Invariant: the privileges of a role are those of its rows in role_grant, and no others; what a kind
--- may do is the matrix in grants.sql. Locks role_grant, then the catalog rows of what it grants.
+-- Invariant: the privileges of a role are those of its rows in role_grant, and no others; what a
+-- kind may do is the matrix in grants.sql.
+-- Lock order: role_grant, then the catalog rows of what is granted.
 
 create or replace function perdure._grant_kind(
   role name,
@@ -57,7 +58,9 @@ begin
       cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
       where p.pronamespace = 'perdure'::regnamespace and a.grantee <> p.proowner
       union
-      select case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass::text, a.grantee
+      select
+        case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass::text,
+        a.grantee
       from pg_class as c
       cross join aclexplode(c.relacl) as a
       where c.relnamespace = 'perdure'::regnamespace and a.grantee <> c.relowner

@@ -33,7 +33,7 @@ create table perdure.role_grant (
 );
 
 comment on table perdure.role_grant is
-  'Roles that may use this installation; grants.sql gives each its part of the matrix again.';
+'Roles that may use this installation; grants.sql gives each its part of the matrix again.';
 comment on column perdure.role_grant.role_name is 'The role.';
 comment on column perdure.role_grant.kind is 'What it may do: client, worker, observer or admin.';
 comment on column perdure.role_grant.granted_at is 'Since when.';

@@ -89,7 +89,8 @@ begin
             detail = 'Perdure wants a schema of its own. Nothing was changed.',
             hint = 'Choose another schema.';
   elsif v_schema_owner <> current_user and not v_is_superuser then
-    raise exception 'schema "%" belongs to role "%", not to role "%"', 'perdure', v_schema_owner, current_user
+    raise exception 'schema "%" belongs to role "%", not to role "%"',
+      'perdure', v_schema_owner, current_user
       using errcode = '42501',
             hint = 'Install as the owner of the schema, or choose another schema.';
   end if;
@@ -109,9 +110,10 @@ begin
     perform set_config('perdure.install_makes_roles', 'on', true);
   else
     perform set_config('perdure.install_makes_roles', 'off', true);
-    raise notice 'role "%" may not create roles, so perdure_client, perdure_worker, perdure_observer and perdure_admin were left out',
-      current_user
-      using hint = 'Give an existing role its rights with: select perdure.grant_role(''my_role'', ''client'');';
+    raise notice 'role "%" may not create roles, so % were left out', current_user,
+      'perdure_client, perdure_worker, perdure_observer and perdure_admin'
+      using hint = 'Give an existing role its rights with:'
+                   ' select perdure.grant_role(''my_role'', ''client'');';
   end if;
 
   -- A superuser's functions would run as superuser for everyone who may call them.

@@ -107,17 +107,28 @@ def test_the_matrix_names_what_is_there_and_nothing_public_is_missing(database: 
     assert set(named) - there == set(), "in the matrix but not there"
 
 
-def test_a_private_function_is_granted_only_because_an_invoker_calls_it(database: Database) -> None:
+def test_a_private_function_is_granted_only_because_an_invoker_or_a_view_calls_it(database: Database) -> None:
     private = {name for name in matrix(database) if name.startswith("_")}
-    invokers = " ".join(
+    callers = " ".join(
         body
         for (body,) in database.admin.execute(
             "select prosrc from pg_proc where pronamespace = 'perdure'::regnamespace and not prosecdef"
-            " and (proname !~ '^_' or proname = any (%s))",
+            " and (proname !~ '^_' or proname = any (%s))"
+            " union all"
+            " select pg_get_viewdef(oid) from pg_class where relnamespace = 'perdure'::regnamespace and relkind = 'v'",
             [list(private)],
         )
     )
-    assert {name for name in private if f"perdure.{name}(" not in invokers} == set()
+    assert {name for name in private if f"perdure.{name}(" not in callers} == set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_view_that_is_granted_can_be_read(granted: Database, kind: str) -> None:
+    # A view reads tables as its owner, but calls functions as whoever reads it.
+    conn = granted.connect(role_of(kind))
+    for _, name in relations(granted, "v"):
+        if kind in matrix(granted).get(name, set()):
+            conn.execute(sql.SQL("select * from perdure.{}").format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize(
