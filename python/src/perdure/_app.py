@@ -19,6 +19,7 @@ from typing_extensions import LiteralString
 
 from . import _sql
 from ._beat import WorkflowRow
+from ._carrier import has_stuck_steps
 from ._client import AsyncClient, BoundClient
 from ._codec import Codec
 from ._database import Database, query
@@ -28,7 +29,7 @@ from ._registry import Workflow, WorkflowRegistry
 from ._run import AsyncRun
 from ._sql import Schema
 from ._task import Task
-from ._worker import Worker, WorkerOptions, has_stuck_steps
+from ._worker import Worker, WorkerOptions
 
 I = TypeVar("I")  # noqa: E741  the input
 O = TypeVar("O")  # noqa: E741  the output

@@ -3,9 +3,6 @@
 Invariants:
 
 * One connection, one flush at a time: what comes meanwhile gathers and goes out with the next one.
-* A run's calls are answered in the order in which they were made. A flush takes the first of each
-  run, and with it only those right behind it that go into the same function; so what is `busy`
-  holds up its own run's later calls and nobody else's.
 * Claims come back within the transaction that saves, and are handed on after its commit.
 * A call is answered once its commit is acknowledged. After a commit of unknown fate it is sent
   again with the same token, and gets the same answer.
@@ -16,67 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
-from typing_extensions import LiteralString
 
 from . import _sql
+from ._backlog import KINDS, LOOK, MAX_CALLS, SUSPEND, Backlog, Call, Kind, Row
 from ._connect import BackOff
 from ._errors import ClaimLost
 from ._sql import Schema
 
 logger = logging.getLogger("perdure")
 
-Row = dict[str, Any]
 Connection = psycopg.AsyncConnection[Any]
 
-_MAX_CALLS = 1_000
-_MAX_CHARACTERS = 8_000_000
-_FIRST_BUSY_PAUSE, _LAST_BUSY_PAUSE = 0.002, 0.1
 _RIDE_PAUSE = 0.005  # after a claim that found nothing, the next that goes along with saves
 
 # What passes by itself: the same calls are sent again as they are.
 _PASSING = ("40", "53", "55P03", "57P", "58", "25006")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Kind:
-    """A function that takes batches; whether one run may have several calls of it in one flush."""
-
-    statement: LiteralString
-    has_many: bool = False
-
-
-SAVE = Kind(_sql.SAVE_STEPS, has_many=True)
-TRY = Kind(_sql.FAIL_STEPS, has_many=True)
-SUSPEND = Kind(_sql.SUSPEND_RUNS)
-LOOK = Kind(_sql.SUSPEND_RUNS)
-COMPLETE = Kind(_sql.COMPLETE_RUNS)
-FAIL = Kind(_sql.FAIL_RUNS)
-RELEASE = Kind(_sql.RELEASE_RUNS)
-
-# In this order a flush calls them.
-_KINDS = (SAVE, TRY, SUSPEND, LOOK, COMPLETE, FAIL, RELEASE)
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One thing that a run asks; `text` is its JSON object, `key` names it among others of its run."""
-
-    kind: Kind
-    run_id: UUID
-    key: str | None
-    text: str
-    answer: asyncio.Future[Row]
-    was_in_doubt: bool = False
-    not_before: float = 0.0
-    pauses: BackOff = field(default_factory=lambda: BackOff(_FIRST_BUSY_PAUSE, _LAST_BUSY_PAUSE))
 
 
 class Host(Protocol):
@@ -115,11 +72,13 @@ class Host(Protocol):
 class Flusher:
     """Natural batching of a worker's calls, and its claims with them."""
 
-    def __init__(self, schema: Schema, connect: Callable[[], Awaitable[Connection]], host: Host) -> None:
+    def __init__(
+        self, schema: Schema, connect: Callable[[], Awaitable[Connection]], host: Host, backlog: Backlog
+    ) -> None:
         self._schema = schema
         self._connect = connect
         self._host = host
-        self._queues: dict[UUID, deque[Call]] = {}
+        self._backlog = backlog
         self._wake = asyncio.Event()
         self._conn: Connection | None = None
         self._must_reconcile = False
@@ -133,7 +92,7 @@ class Flusher:
     async def call(self, kind: Kind, run_id: UUID, text: str, key: str | None = None) -> tuple[Row, bool]:
         """Send a call with the next flush; return its row, and whether an earlier sending may have been its own."""
         call = Call(kind, run_id, key, text, asyncio.get_running_loop().create_future())
-        self._queues.setdefault(run_id, deque()).append(call)
+        self._backlog.add(call)
         self._wake.set()
         return await call.answer, call.was_in_doubt
 
@@ -148,13 +107,6 @@ class Flusher:
         self._must_reconcile = True
         self._wake.set()
 
-    def forget(self, run_ids: Iterable[UUID] | None = None) -> None:
-        """Give up what was not answered yet, of these runs or of all: their claims are lost."""
-        for run_id in list(self._queues if run_ids is None else run_ids):
-            for call in self._queues.pop(run_id, ()):
-                if not call.answer.done():
-                    call.answer.set_exception(ClaimLost(f"the claim on run {run_id} is lost"))
-
     def close(self) -> None:
         """Send what is there, then let `run` return."""
         self._is_closing = True
@@ -165,7 +117,7 @@ class Flusher:
         try:
             while True:
                 await self._rest()
-                if self._is_closing and not self._queues:
+                if self._is_closing and not self._backlog:
                     return
                 await self._round()
         finally:
@@ -176,7 +128,7 @@ class Flusher:
 
     async def _rest(self) -> None:
         """Wait until there is something to send, a claim is due, or the end has come."""
-        while not (self._is_closing and not self._queues):
+        while not (self._is_closing and not self._backlog):
             self._wake.clear()
             pause = self._pause()
             if pause is not None and pause <= 0:
@@ -192,32 +144,10 @@ class Flusher:
         if self._must_reconcile:
             return 0.0
         now = asyncio.get_running_loop().time()
-        times = [queue[0].not_before for queue in self._queues.values()]
+        due_at = self._backlog.due_at()
         if self._host.room() > 0:
-            times.append(self._claim_at)
-        return min(times) - now if times else None
-
-    def _batch(self) -> list[Call]:
-        now = asyncio.get_running_loop().time()
-        calls: list[Call] = []
-        characters = 0
-        for run_id, queue in list(self._queues.items()):
-            while queue and queue[0].answer.done():  # nobody waits for it any more
-                queue.popleft()
-            if not queue:
-                del self._queues[run_id]
-                continue
-            head = queue[0]
-            if head.not_before > now:
-                continue
-            for call in queue:
-                if call.kind is not head.kind or (call is not head and not head.kind.has_many):
-                    break
-                characters += len(call.text)
-                if calls and (len(calls) >= _MAX_CALLS or characters > _MAX_CHARACTERS):
-                    return calls
-                calls.append(call)
-        return calls
+            due_at = self._claim_at if due_at is None else min(due_at, self._claim_at)
+        return None if due_at is None else due_at - now
 
     # What
 
@@ -229,7 +159,7 @@ class Flusher:
         calls: list[Call] = []
         try:
             conn = await self._connected()
-            calls = self._batch()
+            calls = self._backlog.batch(asyncio.get_running_loop().time())
             if self._must_reconcile:
                 if calls:
                     await self._send(conn, worker_id, calls, 0)
@@ -267,7 +197,7 @@ class Flusher:
         claim_at = min(self._claim_at, self._empty_at + _RIDE_PAUSE) if has_calls else self._claim_at
         if self._is_closing or asyncio.get_running_loop().time() < claim_at:
             return 0
-        return min(self._host.room(), _MAX_CALLS)
+        return min(self._host.room(), MAX_CALLS)
 
     async def _send(self, conn: Connection, worker_id: UUID, calls: Sequence[Call], claimable: int) -> None:
         """Send calls in one transaction; on a refusal find the call that it is about."""
@@ -304,7 +234,7 @@ class Flusher:
         try:
             async with conn.pipeline():
                 await conn.execute(_sql.BEGIN, prepare=False)
-                for kind in _KINDS:
+                for kind in KINDS:
                     texts = [call.text for call in calls if call.kind is kind]
                     if texts:
                         parameters = {"worker_id": worker_id, "calls": f"[{','.join(texts)}]"}
@@ -337,11 +267,7 @@ class Flusher:
                 self._settle(call, row)
 
     def _settle(self, call: Call, outcome: Row | Exception) -> None:
-        queue = self._queues.get(call.run_id)
-        if queue and queue[0] is call:
-            queue.popleft()
-            if not queue:
-                del self._queues[call.run_id]
+        self._backlog.remove(call)
         if isinstance(outcome, dict):
             self._host.let_go(call, outcome["answer"])
         if call.answer.done():
@@ -396,7 +322,7 @@ class Flusher:
         gone = [run_id for run_id, claim in ours.items() if theirs.get(run_id) != claim]
         if gone:
             logger.warning("%s runs are not this worker's any more, they are dropped", len(gone))
-            self.forget(gone)
+            self._backlog.forget(gone)
             self._host.drop(gone)
 
 

@@ -1,4 +1,4 @@
-"""A worker: it claims runs, executes them in memory and carries what they save.
+"""A worker: it claims runs and executes them in memory, from its registration to its end.
 
 Invariants:
 
@@ -14,46 +14,27 @@ import asyncio
 import logging
 import os
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
-
-from . import _sql, _wire
+from . import _wire
+from ._backlog import Backlog, Call, Row
 from ._beat import Beat, Registration, WorkflowRow
+from ._carrier import Carrier
 from ._connect import Connector
-from ._engine import (
-    Answered,
-    Checkpoint,
-    Claimed,
-    Ended,
-    FailedTry,
-    Recorded,
-    RetryDue,
-    Save,
-    StillWaiting,
-    SuspendAnswer,
-    Suspended,
-    Wait,
-)
-from ._errors import ClaimLost, Misuse
+from ._errors import Misuse
 from ._execution import Execution, ExecutionOptions
-from ._flusher import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Call, Flusher, Kind, Row
+from ._flusher import Flusher
 from ._registry import WorkflowRegistry
 from ._sql import Schema
 from ._ticker import Ticker
 
 logger = logging.getLogger("perdure")
 
-_THREAD_NAME = "perdure step"
 _KEEPS_CLAIM = frozenset({"saved", "on_record", "retry", "exhausted", "answered", "retry_due", "waiting"})
 
 
@@ -77,7 +58,7 @@ class WorkerOptions:
 
 
 class Worker:
-    """Execute runs of the registered workflows; the `Engine` of their executions."""
+    """Execute runs of the registered workflows."""
 
     def __init__(
         self,
@@ -95,17 +76,16 @@ class Worker:
         self._registry = registry
         self._execution_options = replace(execution_options, version=options.version)
         self._options = options
-        self.step_slots = asyncio.Semaphore(options.max_steps)
-        self.threads: Executor = ThreadPoolExecutor(options.max_steps, thread_name_prefix=_THREAD_NAME)
         self._worker_id: UUID | None = None
         self._claims: dict[UUID, Execution] = {}
         self._tasks: dict[asyncio.Task[None], Execution] = {}
         self._is_stopping = False
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._flusher = Flusher(schema, lambda: self._connector.open(), self)
+        self._backlog = Backlog()
+        self._flusher = Flusher(schema, lambda: self._connector.open(), self, self._backlog)
+        self._carrier = Carrier(schema, self._flusher, lambda: self._worker_id, options.max_steps)
         self._flushing: asyncio.Task[None] | None = None
-        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
         rows = [WorkflowRow(w.name, w.queue, w.timeout, w.max_recoveries) for w in registry]
         registration = Registration(self.name, options.version, options.queues, rows, options.lease)
         self._beat = Beat(self._connector, schema, registration, _FromThread(self))
@@ -117,8 +97,7 @@ class Worker:
         """Register and begin to claim; raise what the database says against it."""
         self._beat.start()
         await self._ready
-        self._pool = self._connector.pool(min(self._options.max_steps, 10))
-        await self._pool.open()
+        await self._carrier.open(self._connector.pool(min(self._options.max_steps, 10)))
         self._flushing = asyncio.create_task(self._flusher.run(), name="perdure flusher")
         self._ticker.start()
 
@@ -150,15 +129,13 @@ class Worker:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task], timeout=1.0)
-        self._flusher.forget()
-        if self._pool is not None:
-            await self._pool.close(timeout=1.0)
+        self._backlog.forget()
         self._ticker.stop()
         self._beat.stop()
         for thread in (self._beat, self._ticker):
             if thread.ident is not None:
                 await asyncio.to_thread(thread.join, 5.0)
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        await self._carrier.close()
 
     # What the flusher asks
 
@@ -175,6 +152,10 @@ class Worker:
         """Return the claims by run that are in memory."""
         return {run_id: execution.claimed.claim for run_id, execution in self._claims.items()}
 
+    def count(self) -> int:
+        """Return how many claims are in memory. Callable from any thread."""
+        return len(self._claims)
+
     def claimed(self, rows: Sequence[tuple[Row, Sequence[Row]]]) -> None:
         """Begin to execute claimed runs."""
         for row, later in rows:
@@ -182,7 +163,7 @@ class Worker:
                 claimed = _wire.claimed_of(row, later)
                 workflow = self._registry.get(claimed.workflow)
                 assert workflow is not None, f"workflow {claimed.workflow!r} was claimed but is not known"
-                execution = Execution(claimed, workflow, self._execution_options, self)
+                execution = Execution(claimed, workflow, self._execution_options, self._carrier)
             except Exception:  # the others go on; the database is told at the next reconciliation
                 logger.exception("run %s cannot be executed", row["run_id"])
                 continue
@@ -214,7 +195,7 @@ class Worker:
         self._beat.unknown(worker_id)
 
     def _drop_all(self) -> None:
-        self._flusher.forget()
+        self._backlog.forget()
         self.drop(list(self._claims))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -259,7 +240,7 @@ class Worker:
 
     def activity(self) -> list[dict[str, Any]]:
         """Return the steps that have run for longer than a second. Called in the beat's thread."""
-        early = self.now() - timedelta(seconds=1)
+        early = datetime.now(timezone.utc) - timedelta(seconds=1)
         found = []
         for execution in list(self._claims.values()):
             with suppress(RuntimeError):  # its steps change while they are looked at
@@ -270,116 +251,6 @@ class Worker:
                 ]
         return found
 
-    # The engine of the executions
-
-    def now(self) -> datetime:
-        """Return the worker's clock."""
-        return datetime.now(timezone.utc)
-
-    async def save(self, run: Claimed, save: Save) -> Recorded:
-        """Save one checkpoint; return what is on record under its key."""
-        row, was_in_doubt = await self._flusher.call(SAVE, run.run_id, _wire.save_text(run, save), save.key)
-        # Nobody else saves under this claim: after a doubt, what is on record is our own.
-        return Recorded(row["answer"] == "saved" or was_in_doubt, _wire.recorded_of(row, save))
-
-    async def fail_step(self, run: Claimed, attempt: FailedTry) -> datetime | Checkpoint:
-        """Record a failed try; return when to try again, or the final error's checkpoint."""
-        row, _ = await self._flusher.call(TRY, run.run_id, _wire.try_text(run, attempt), attempt.key)
-        if row["answer"] == "exhausted":
-            return _wire.checkpoint_of(row["checkpoint"])
-        retry_at: datetime = row["retry_at"]
-        return retry_at.astimezone(timezone.utc)
-
-    async def suspend(self, run: Claimed, waits: Sequence[Wait], *, keep: bool) -> SuspendAnswer:
-        """Suspend on this set of waits, or with `keep` only look."""
-        kind = LOOK if keep else SUSPEND
-        row, _ = await self._flusher.call(kind, run.run_id, _wire.suspension_text(run, waits))
-        match row["answer"]:
-            case "suspended" | "done":
-                return Suspended()
-            case "answered":
-                return Answered(_wire.checkpoint_of(row["checkpoint"]))
-            case "retry_due":
-                return RetryDue()
-            case "waiting":
-                return StillWaiting()
-            case _:
-                return Ended()
-
-    async def complete(self, run: Claimed, result_text: str) -> str:
-        """End the run with its result; return done, or the act that came first."""
-        return await self._let_go(COMPLETE, run, _wire.end_text(run, "result", result_text))
-
-    async def fail(self, run: Claimed, error_text: str) -> str:
-        """End the run with its error; return done, or the act that came first."""
-        return await self._let_go(FAIL, run, _wire.end_text(run, "error", error_text))
-
-    async def release(self, run: Claimed, pause_reason: str | None) -> str:
-        """Give the run back, to be claimed by anybody, or paused with a reason."""
-        reason = None if pause_reason is None else _sql.to_json(pause_reason)
-        return await self._let_go(RELEASE, run, _wire.end_text(run, "pause_reason", reason))
-
-    async def _let_go(self, kind: Kind, run: Claimed, text: str) -> str:
-        row, _ = await self._flusher.call(kind, run.run_id, text)
-        answer: str = row["answer"]
-        return answer
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """Open a connection in a READ COMMITTED transaction; it commits where the block is left without an error."""
-        async with self._connection() as conn, conn.transaction():
-            yield conn
-
-    async def save_in_transaction(self, connection: Any, run: Claimed, save: Save) -> Checkpoint:
-        """Save a checkpoint inside that transaction."""
-        worker_id = self._worker_id
-        if worker_id is None:
-            raise ClaimLost("the worker is not registered")
-        cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
-        with _sql.refusals():
-            await cursor.execute(
-                self._schema(_sql.SAVE_TRANSACTION_STEP), {"worker_id": worker_id, "save": _wire.save_text(run, save)}
-            )
-            place = {"run_id": run.run_id, "after": save.ordinal - 1, "max_bytes": 1}
-            await cursor.execute(self._schema(_sql.READ_STEPS), place)
-        row = await cursor.fetchone()
-        assert row is not None
-        return next(_wire.checkpoint_of(step) for step in row[0] if step["key"] == save.key and "saved_at" in step)
-
-    async def still_held(self, run: Claimed) -> bool:
-        """Ask whether this worker still holds the run; waits until the database can be asked."""
-        while (worker_id := self._worker_id) is not None:
-            try:
-                async with self._connection() as conn:
-                    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
-                    await cursor.execute(self._schema(_sql.WORKER_RUNS), {"worker_id": worker_id})
-                    return (run.run_id, run.claim) in await cursor.fetchall()
-            except psycopg.OperationalError as error:  # noqa: PERF203
-                logger.warning("the database cannot be asked: %s", error)
-                await asyncio.sleep(0.25)
-        return False
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        pool = self._pool
-        assert pool is not None
-        while True:
-            try:
-                conn = await pool.getconn()
-                break
-            except PoolTimeout:
-                continue
-        try:
-            async with conn:
-                yield conn
-        finally:
-            await pool.putconn(conn)
-
-
-def has_stuck_steps() -> bool:
-    """Return whether a plain-function step still runs in this process that could not be stopped."""
-    return any(thread.name.startswith(_THREAD_NAME) for thread in threading.enumerate())
-
 
 class _FromThread:
     """What the beat's thread sees of the worker: everything is passed on to the loop."""
@@ -388,7 +259,7 @@ class _FromThread:
         self._worker = worker
 
     def runs_held(self) -> int:
-        return len(self._worker.held())
+        return self._worker.count()
 
     def activity(self) -> list[dict[str, Any]]:
         return self._worker.activity()

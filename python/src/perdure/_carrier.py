@@ -1,0 +1,176 @@
+"""The engine as executions see it: what they ask is carried to the database and back.
+
+Invariant: a method returns once its commit is acknowledged, with what the database recorded; a lost
+claim is `ClaimLost`, and nothing here goes on after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from . import _sql, _wire
+from ._backlog import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Kind
+from ._engine import (
+    Answered,
+    Checkpoint,
+    Claimed,
+    Ended,
+    FailedTry,
+    Recorded,
+    RetryDue,
+    Save,
+    StillWaiting,
+    SuspendAnswer,
+    Suspended,
+    Wait,
+)
+from ._errors import ClaimLost
+from ._flusher import Flusher
+from ._sql import Schema
+
+logger = logging.getLogger("perdure")
+
+_THREAD_NAME = "perdure step"
+
+
+class Carrier:
+    """The `Engine` of a worker's executions."""
+
+    def __init__(self, schema: Schema, flusher: Flusher, worker_id: Callable[[], UUID | None], max_steps: int) -> None:
+        self._schema = schema
+        self._flusher = flusher
+        self._worker_id = worker_id
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
+        self.step_slots = asyncio.Semaphore(max_steps)
+        self.threads: Executor = ThreadPoolExecutor(max_steps, thread_name_prefix=_THREAD_NAME)
+
+    async def open(self, pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]]) -> None:
+        """Begin to lend connections to transaction steps."""
+        self._pool = pool
+        await pool.open()
+
+    async def close(self) -> None:
+        """Close connections and threads; a thread whose step has not ended is left behind."""
+        if self._pool is not None:
+            await self._pool.close(timeout=1.0)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    def now(self) -> datetime:
+        """Return the worker's clock."""
+        return datetime.now(timezone.utc)
+
+    async def save(self, run: Claimed, save: Save) -> Recorded:
+        """Save one checkpoint; return what is on record under its key."""
+        row, was_in_doubt = await self._flusher.call(SAVE, run.run_id, _wire.save_text(run, save), save.key)
+        # Nobody else saves under this claim: after a doubt, what is on record is our own.
+        return Recorded(row["answer"] == "saved" or was_in_doubt, _wire.recorded_of(row, save))
+
+    async def fail_step(self, run: Claimed, attempt: FailedTry) -> datetime | Checkpoint:
+        """Record a failed try; return when to try again, or the final error's checkpoint."""
+        row, _ = await self._flusher.call(TRY, run.run_id, _wire.try_text(run, attempt), attempt.key)
+        if row["answer"] == "exhausted":
+            return _wire.checkpoint_of(row["checkpoint"])
+        retry_at: datetime = row["retry_at"]
+        return retry_at.astimezone(timezone.utc)
+
+    async def suspend(self, run: Claimed, waits: Sequence[Wait], *, keep: bool) -> SuspendAnswer:
+        """Suspend on this set of waits, or with `keep` only look."""
+        kind = LOOK if keep else SUSPEND
+        row, _ = await self._flusher.call(kind, run.run_id, _wire.suspension_text(run, waits))
+        match row["answer"]:
+            case "suspended" | "done":
+                return Suspended()
+            case "answered":
+                return Answered(_wire.checkpoint_of(row["checkpoint"]))
+            case "retry_due":
+                return RetryDue()
+            case "waiting":
+                return StillWaiting()
+            case _:
+                return Ended()
+
+    async def complete(self, run: Claimed, result_text: str) -> str:
+        """End the run with its result; return done, or the act that came first."""
+        return await self._let_go(COMPLETE, run, _wire.end_text(run, "result", result_text))
+
+    async def fail(self, run: Claimed, error_text: str) -> str:
+        """End the run with its error; return done, or the act that came first."""
+        return await self._let_go(FAIL, run, _wire.end_text(run, "error", error_text))
+
+    async def release(self, run: Claimed, pause_reason: str | None) -> str:
+        """Give the run back, to be claimed by anybody, or paused with a reason."""
+        reason = None if pause_reason is None else _sql.to_json(pause_reason)
+        return await self._let_go(RELEASE, run, _wire.end_text(run, "pause_reason", reason))
+
+    async def _let_go(self, kind: Kind, run: Claimed, text: str) -> str:
+        row, _ = await self._flusher.call(kind, run.run_id, text)
+        answer: str = row["answer"]
+        return answer
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Open a connection in a READ COMMITTED transaction; it commits where the block is left without an error."""
+        async with self._connection() as conn, conn.transaction():
+            yield conn
+
+    async def save_in_transaction(self, connection: Any, run: Claimed, save: Save) -> Checkpoint:
+        """Save a checkpoint inside that transaction."""
+        worker_id = self._worker_id()
+        if worker_id is None:
+            raise ClaimLost("the worker is not registered")
+        cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+        with _sql.refusals():
+            await cursor.execute(
+                self._schema(_sql.SAVE_TRANSACTION_STEP), {"worker_id": worker_id, "save": _wire.save_text(run, save)}
+            )
+            place = {"run_id": run.run_id, "after": save.ordinal - 1, "max_bytes": 1}
+            await cursor.execute(self._schema(_sql.READ_STEPS), place)
+        row = await cursor.fetchone()
+        assert row is not None
+        return next(_wire.checkpoint_of(step) for step in row[0] if step["key"] == save.key and "saved_at" in step)
+
+    async def still_held(self, run: Claimed) -> bool:
+        """Ask whether this worker still holds the run; waits until the database can be asked."""
+        while (worker_id := self._worker_id()) is not None:
+            try:
+                async with self._connection() as conn:
+                    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
+                    await cursor.execute(self._schema(_sql.WORKER_RUNS), {"worker_id": worker_id})
+                    return (run.run_id, run.claim) in await cursor.fetchall()
+            except psycopg.OperationalError as error:  # noqa: PERF203
+                logger.warning("the database cannot be asked: %s", error)
+                await asyncio.sleep(0.25)
+        return False
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        pool = self._pool
+        assert pool is not None
+        while True:
+            try:
+                conn = await pool.getconn()
+                break
+            except PoolTimeout:
+                continue
+        try:
+            async with conn:
+                yield conn
+        finally:
+            await pool.putconn(conn)
+
+
+def has_stuck_steps() -> bool:
+    """Return whether a plain-function step still runs in this process that could not be stopped."""
+    return any(thread.name.startswith(_THREAD_NAME) for thread in threading.enumerate())
