@@ -123,12 +123,41 @@ class Store:
     def claim(self, row: Row, attempt: int = 0) -> Claimed:
         row.claim = uuid4()
         row.ready_at = None
+        if row.waits:
+            look(self, row, row.waits)
+            row.waits = []
         steps = sorted(row.steps.values(), key=lambda c: c.ordinal)
         attempts = {key: tries for key, tries in row.attempts.items() if key not in row.steps}
         return Claimed(
             row.run_id, row.claim, row.workflow, row.input, None, {}, {}, row.created_at, None, None,
             row.cancel, 0, steps, attempts,
         )  # fmt: skip
+
+
+def look(store: Store, row: Row, waits: Sequence[Wait]) -> SuspendAnswer | None:
+    now = store.now()
+    if row.cancel is not None and "~cancel" not in row.steps:
+        told = {"status": row.cancel, "reason": "asked"}
+        return Answered(
+            row.add(Checkpoint(row.next_ordinal, "~cancel", "cancel", None, None, True, told, None, now))
+        )
+    for wait in waits:
+        if wait.kind == "signal":
+            found = next((s for s in row.signals if s[0] == wait.name), None)
+            if found is not None:
+                row.signals.remove(found)
+                return Answered(answer(store, row, wait, True, found[1]))
+        if wait.until is not None and wait.until <= now:
+            if wait.kind == "retry":
+                return RetryDue()
+            return Answered(answer(store, row, wait, False, None))
+    return None
+
+
+def answer(store: Store, row: Row, wait: Wait, has_result: bool, result: Any) -> Checkpoint:
+    return row.add(
+        Checkpoint(row.next_ordinal, wait.key, wait.kind, wait.name, None, has_result, result, None, store.now())
+    )
 
 
 class FakeEngine:
@@ -227,7 +256,7 @@ class FakeEngine:
 
     async def suspend(self, run: Claimed, waits: Sequence[Wait], *, keep: bool) -> SuspendAnswer:
         row = await self._arrive("look" if keep else "suspend", run)
-        answer = self._look(row, waits)
+        answer = look(self.store, row, waits)
         if answer is None and keep:
             answer = StillWaiting()
         if answer is None:
@@ -237,30 +266,6 @@ class FakeEngine:
             answer = Suspended()
         await self._commit()
         return answer
-
-    def _look(self, row: Row, waits: Sequence[Wait]) -> SuspendAnswer | None:
-        now = self.now()
-        if row.cancel is not None and "~cancel" not in row.steps:
-            told = {"status": row.cancel, "reason": "asked"}
-            return Answered(
-                row.add(Checkpoint(row.next_ordinal, "~cancel", "cancel", None, None, True, told, None, now))
-            )
-        for wait in waits:
-            if wait.kind == "signal":
-                found = next((s for s in row.signals if s[0] == wait.name), None)
-                if found is not None:
-                    row.signals.remove(found)
-                    return Answered(self._answer(row, wait, True, found[1]))
-            if wait.until is not None and wait.until <= now:
-                if wait.kind == "retry":
-                    return RetryDue()
-                return Answered(self._answer(row, wait, False, None))
-        return None
-
-    def _answer(self, row: Row, wait: Wait, has_result: bool, result: Any) -> Checkpoint:
-        return row.add(
-            Checkpoint(row.next_ordinal, wait.key, wait.kind, wait.name, None, has_result, result, None, self.now())
-        )
 
     async def complete(self, run: Claimed, result_text: str) -> str:
         row = await self._arrive("complete", run)

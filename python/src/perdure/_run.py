@@ -223,12 +223,11 @@ class _RunLogger(logging.Logger):
         super().__init__(f"perdure.run.{claimed.workflow}")
         self.parent = logging.getLogger("perdure")
         self._execution = execution
-        self.addFilter(self._mark)
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  logging's own name
         return not self._execution.is_replaying and super().isEnabledFor(level)
 
-    def _mark(self, record: logging.LogRecord) -> bool:
+    def filter(self, record: logging.LogRecord) -> Any:
         record.run_id = str(self._execution.claimed.run_id)
         record.workflow = self._execution.claimed.workflow
-        return True
+        return super().filter(record)

@@ -97,6 +97,7 @@ class StepCall:
         self._timer: asyncio.TimerHandle | None = None
         self._threads = 0
         self._owed_slots = 0
+        self._is_cancelled = False
 
     # What the execution calls
 
@@ -124,7 +125,8 @@ class StepCall:
         if self.info is not None:
             self.info.is_cancelled = True
         self._stop_timer()
-        if self._task is not None and self.phase is not Phase.SAVING:
+        if self._task is not None and self.phase is not Phase.SAVING and not self._is_cancelled:
+            self._is_cancelled = True  # once: a second one would cut off its clean-up
             self._task.cancel()
 
     def stop(self) -> None:
@@ -134,9 +136,10 @@ class StepCall:
             self._task.cancel()
 
     def drop(self) -> None:
-        """Cancel everything, the claim is lost."""
+        """Cancel everything, also what is on its way into the record: the claim is lost."""
         self.cancel()
-        if self._task is not None:
+        if self._task is not None and not self._is_cancelled:
+            self._is_cancelled = True
             self._task.cancel()
 
     # One try
