@@ -28,11 +28,11 @@ from orders import books, report
 from orders.approver import Approver
 from orders.flows import app, fulfil
 from orders.load import Files, TakenOrder, insert_order, make_shop, read_files
-from orders.machinery import Chaos, Postgres, Processes
+from orders.machinery import Chaos, DemoFailed, Postgres, Processes
 from orders.patience import Patient
 from orders.payments import Book
 from orders.view import View, look
-from perdure._binaries import PostgresNotFound
+from perdure._postgres import PostgresNotFound, ServerError
 
 WORKERS = 2
 PATIENCE = 180  # seconds after the last order: whatever is not done then is lost
@@ -54,7 +54,7 @@ def main() -> int:
     try:
         with scratch_directory() as directory:
             return asyncio.run(Demo(console, arguments, directory).run())
-    except PostgresNotFound as error:
+    except (PostgresNotFound, ServerError, DemoFailed) as error:
         console.print(str(error), markup=False)
     except (asyncio.CancelledError, KeyboardInterrupt):
         console.print("Interrupted: everything is stopped and removed.")
@@ -194,14 +194,12 @@ class Demo:
             broken = conn.execute("select t.invariant, t.violations from perdure.selftest() as t").fetchall()
             report.print_timeline(self.console, conn, chaos, requests)
         report.print_recoveries(self.console, chaos)
-        report.print_faults(self.console, self.files, shop, requests, self.approver, steps[0] if steps else 0)
+        report.print_troubles(self.console, self.files, requests, self.approver, len(chaos.kills))
         differences = books.compare(self.files, self.orders, shop, charges)
         differences += [f"{count} violations of Perdure's invariant {name}" for name, count in broken if count]
         report.print_books(self.console, books.totals(self.files, self.orders, shop, charges), differences)
         book.close()
-        self._say(
-            f"All in {self.view.seconds:.0f} s, with {len(chaos.kills)} workers killed and Postgres crashed once."
-        )
+        self._say(f"{steps[0] if steps else 0:,} steps were saved; {self.view.seconds:.0f} s in all.")
         return 1 if differences else 0
 
     def _say(self, line: str) -> None:

@@ -20,7 +20,7 @@ LARGE = 200_00  # cents; from here on a person has to agree
 APPROVAL_TIME = timedelta(seconds=10)
 PACKING_TIME = timedelta(seconds=1)
 
-app = perdure.App(os.environ.get("PERDURE_DSN"))
+app = perdure.App()  # the database: PERDURE_DSN, or what psql would take
 
 
 @dataclass
@@ -103,13 +103,11 @@ async def reserve(conn: perdure.Conn, number: str) -> str | None:
 
 async def reject(conn: perdure.Conn, number: str, reason: str) -> str:
     """Put back what was reserved and close the order."""
-    await conn.execute(
-        """
-        with freed as (delete from shop.reservation where order_no = %s returning product_id, quantity)
-        update shop.product as p set stock = p.stock + f.quantity from freed as f where p.product_id = f.product_id
-        """,
-        [number],
+    freed = await conn.execute(
+        "delete from shop.reservation where order_no = %s returning product_id, quantity", [number]
     )
+    for product_id, quantity in sorted(await freed.fetchall()):
+        await conn.execute("update shop.product set stock = stock + %s where product_id = %s", [quantity, product_id])
     await conn.execute("update shop.orders set status = 'rejected', reason = %s where order_no = %s", [reason, number])
     return reason
 
@@ -140,7 +138,7 @@ async def ship(conn: perdure.Conn, number: str) -> str:
         max_attempts=None,
         delay=timedelta(milliseconds=300),
         factor=2,
-        max_delay=timedelta(seconds=5),
+        max_delay=timedelta(seconds=3),
         stop_on=(CardDeclined,),
     ),
     raises=[CardDeclined],

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,14 +27,20 @@ from perdure._postgres import Server  # private: your own Postgres is started by
 
 EXAMPLES = Path(__file__).parents[1]
 
-HELD = "select r.run_id from perdure.runs as r where r.worker like %s"
-ORPHANED = """
-select exists (select from perdure.runs as r where r.run_id = any(%s) and r.finished_at is null and r.claimed_at <= %s)
+HELD = "select r.run_id from perdure.runs as r where r.worker = %s"
+CLAIMED_AGAIN = """
+select r.run_id, r.claimed_at, r.worker, r.recoveries
+from perdure.runs as r
+where r.run_id = any(%s) and (r.claimed_at > %s or r.finished_at is not null)
 """
 SAVED_SINCE = """
 select exists (select from perdure.steps as s where s.saved_at > %s)
   or not exists (select from perdure.runs as r where r.finished_at is null)
 """
+
+
+class DemoFailed(Exception):
+    """Something that the demo stands on did not work; the message says what."""
 
 
 class Postgres:
@@ -112,14 +119,24 @@ class Program:
         self.kill()
 
 
+class Worker(Program):
+    """A worker, started with the command that everybody uses."""
+
+    def __init__(self, number: int, name: str, environment: dict[str, str], log: Path) -> None:
+        super().__init__(name, ["-m", "perdure.cli", "worker", "orders.flows:app", "--name", name], environment, log)
+        self.number = number
+        self.started = time.monotonic()
+
+
 class Processes:
     """The payment server and the workers."""
 
     def __init__(self, directory: Path, dsn: str, *, faults: float, seed: int) -> None:
         self.book = directory / "payments.sqlite"
-        self.workers: dict[int, Program] = {}
+        self.workers: dict[int, Worker] = {}
         self._directory = directory
         self._dsn = dsn
+        self._started = 0
         self._payments: Program | None = None
         self._payments_url = ""
         self._payments_options = [str(self.book), "--faults", str(faults), "--seed", str(seed)]
@@ -131,21 +148,26 @@ class Processes:
         while not self._payments_url.endswith("\n"):
             await asyncio.sleep(0.02)
             if not self._payments.is_running:
-                raise RuntimeError(f"the payment server did not start:\n{log.read_text()}")
+                raise DemoFailed(f"the payment server did not start:\n{log.read_text()}")
             self._payments_url = log.read_text()
 
     def start_worker(self, number: int) -> None:
-        """Start a worker in a process of its own, as `perdure worker orders.flows:app` does."""
+        """Start a worker in a process of its own; it may be one that was killed."""
+        self._started += 1
         environment = {"PERDURE_DSN": self._dsn, "PAYMENTS_URL": self._payments_url.strip()}
         log = self._directory / f"worker-{number}.log"
-        command = ["-m", "perdure.cli", "worker", "orders.flows:app"]
-        self.workers[number] = Program(f"worker {number}", command, environment, log)
+        self.workers[number] = Worker(number, f"worker {number}, process {self._started}", environment, log)
+
+    def busy_workers(self) -> list[Worker]:
+        """Workers that have been up for a while, so that it hurts to lose them; else any."""
+        workers = [self.workers[number] for number in sorted(self.workers)]
+        return [worker for worker in workers if time.monotonic() - worker.started > 2.5] or workers
 
     def check(self) -> None:
         """Raise when a program has ended that nobody ended."""
         for program in self._all():
             if not (program.is_running or program.is_stopped):
-                raise RuntimeError(f"{program.name} ended by itself:\n{program.log.read_text()[-4000:]}")
+                raise DemoFailed(f"{program.name} ended by itself:\n{program.log.read_text()[-4000:]}")
 
     def stop(self) -> None:
         """Stop the workers gracefully, then the payment server."""
@@ -173,6 +195,25 @@ class Kill:
     held: list[UUID] = field(default_factory=list)
     recovered_after: float | None = None
     """Seconds until the last of its runs was in another worker's hands, or had ended."""
+    claims: dict[UUID, tuple[datetime, str]] = field(default_factory=dict)
+    """When and by which worker each was taken over, as far as it was seen."""
+    suspects: set[UUID] = field(default_factory=set)
+    """Runs that had lost two workers in a row without progress: these are claimed one at a time."""
+
+    def note_claims(self, rows: Iterable[tuple[UUID, datetime | None, str | None, int]]) -> None:
+        """Note who took the runs over: the first one that is seen."""
+        for run_id, claimed_at, worker, recoveries in rows:
+            if recoveries >= 2:
+                self.suspects.add(run_id)
+            if claimed_at is not None and worker is not None:
+                self.claims.setdefault(run_id, (claimed_at, worker))
+
+    @property
+    def first_after(self) -> float | None:
+        """Seconds until the first of its runs was in another worker's hands."""
+        if not self.claims:
+            return self.recovered_after
+        return (min(at for at, _ in self.claims.values()) - self.killed_at).total_seconds()
 
 
 @dataclass
@@ -199,7 +240,8 @@ class Chaos:
 
     async def reign(self, kills: int, seconds: float) -> None:
         """Spread the kills over this time at random, with the restart in the middle; return when all is recovered."""
-        moments = [(self._random.uniform(1, seconds), self._kill) for _ in range(kills)]
+        part = seconds / max(kills, 1)
+        moments = [((n + self._random.uniform(0.1, 0.7)) * part, self._kill) for n in range(kills)]
         moments.append((seconds / 2, self._restart))
         begin = time.monotonic()
         async with Patient(self._postgres.dsn) as shop:
@@ -209,14 +251,14 @@ class Chaos:
             await asyncio.gather(*self._watches)
 
     async def _kill(self, shop: Patient) -> None:
-        number = self._random.choice(sorted(self._processes.workers))
-        worker = self._processes.workers[number]
+        worker = self._random.choice(self._processes.busy_workers())
+        number = worker.number
         worker.kill()
         at = self._view.seconds
 
         async def look(conn: AsyncConnection) -> Kill:
             now = await _value(conn, "select clock_timestamp()")
-            held = await conn.execute(HELD, [f"%{worker.pid}%"])
+            held = await conn.execute(HELD, [worker.name])
             return Kill(number, worker.pid, at, now, [run_id for (run_id,) in await held.fetchall()])
 
         kill = await shop.do(look)
@@ -227,12 +269,18 @@ class Chaos:
         self._processes.start_worker(number)
 
     async def _watch(self, shop: Patient, kill: Kill) -> None:
-        while await shop.do(lambda conn: _value(conn, ORPHANED, kill.held, kill.killed_at)):
-            await asyncio.sleep(0.05)
+        """Wait until every run that it held is in other hands, or has ended there."""
+
+        async def look(conn: AsyncConnection) -> list[tuple[UUID, datetime | None, str | None, int]]:
+            return await (await conn.execute(CLAIMED_AGAIN, [kill.held, kill.killed_at])).fetchall()
+
+        while len(again := await shop.do(look)) < len(kill.held):
+            kill.note_claims(again)
+            await asyncio.sleep(0.02)
+        kill.note_claims(again)
         kill.recovered_after = self._view.seconds - kill.at
-        self._view.tell(
-            f"the {len(kill.held)} runs of pid {kill.pid} go on, {kill.recovered_after:.1f} s after the kill"
-        )
+        if kill.held:
+            self._view.tell(f"the runs of pid {kill.pid} go on elsewhere, {kill.recovered_after:.1f} s after the kill")
 
     async def _restart(self, shop: Patient) -> None:
         at, began = time.monotonic(), self._view.seconds

@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         fault = self.server.next_fault()
         self.server.book.note(key, asked["order"], fault)
-        time.sleep(random.uniform(0.02, 0.2))
+        time.sleep(random.uniform(0.05, 0.5))
 
         if fault is not None and not FAULTS[fault]:
             self._fail(fault)

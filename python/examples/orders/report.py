@@ -13,10 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from orders.approver import Approver
-from orders.books import ShopBook, Totals
+from orders.books import Totals
 from orders.load import Files
-from orders.machinery import Chaos, Kill
-from orders.payments import FAULTS, Request
+from orders.machinery import Chaos
+from orders.payments import Request
+
+CALM = 5  # seconds
 
 SURVIVOR = """
 select r.key, r.run_id
@@ -36,7 +38,12 @@ def print_timeline(console: Console, conn: psycopg.Connection[Any], chaos: Chaos
         return
     number, run_id = survivor
     lines = [(at, what, key, _detail(detail)) for at, what, key, detail in conn.execute(HISTORY, [run_id]).fetchall()]
-    lines += [_kill_line(kill) for kill in chaos.kills if run_id in kill.held]
+    for kill in chaos.kills:
+        if run_id in kill.held:
+            lines.append((kill.killed_at, "worker killed", "", f"kill -9 {kill.pid}"))
+        if run_id in kill.claims:
+            at, worker = kill.claims[run_id]
+            lines.append((at, "run claimed again", "", f"by {worker}"))
     lines += [_request_line(request) for request in requests if request.order_no == number]
     lines.sort(key=lambda line: line[0])
 
@@ -53,42 +60,52 @@ def print_timeline(console: Console, conn: psycopg.Connection[Any], chaos: Chaos
 def print_recoveries(console: Console, chaos: Chaos) -> None:
     """Print how long each recovery took."""
     _heading(console, "Recovery")
-    table = Table.grid(padding=(0, 2))
+    rows = []
     for kill in chaos.kills:
-        runs = f"{len(kill.held)} run{'' if len(kill.held) == 1 else 's'} in its hands"
-        after = (
-            f"all go on after {kill.recovered_after:.1f} s"
-            if kill.held and kill.recovered_after
-            else "nothing to recover"
+        told = (
+            f"{_runs(len(kill.held))}: the first goes on after {kill.first_after:.1f} s, the last after {kill.recovered_after or 0:.1f} s"
+            if kill.held
+            else "it held nothing"
         )
-        table.add_row(f"at {kill.at:.1f} s", f"kill -9 worker {kill.worker}", runs, after)
+        is_calm = any(kill.at < restart.at + CALM and restart.at < kill.at + 2 for restart in chaos.restarts)
+        rows.append(
+            (kill.at, f"kill -9 of worker {kill.worker}", f"{told}{' *' * is_calm}{' +' * bool(kill.suspects)}")
+        )
     for restart in chaos.restarts:
-        table.add_row(
-            f"at {restart.at:.1f} s",
-            "Postgres stopped hard",
-            f"back after {restart.down:.1f} s",
-            f"next step saved after {restart.next_step_after or 0:.1f} s",
-        )
+        saved = f"the next step is saved after {restart.next_step_after or 0:.1f} s"
+        rows.append((restart.at, "Postgres stopped hard", f"back after {restart.down:.1f} s, {saved}"))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for at, what, told in sorted(rows):
+        table.add_row(f"{at:.1f} s", what, told)
     console.print(table)
+    notes = {
+        " *": f"for {CALM} s after a restart of Postgres nobody is declared dead: all may reconnect first",
+        " +": "runs that lost two workers in a row without progress are suspects: a worker claims one of them at a time, "
+        "so that a run which kills its workers takes no others with it",
+    }
+    for mark, note in notes.items():
+        if any(mark in told for _, _, told in rows):
+            console.print(f"{mark} {note}", style="dim", highlight=False)
 
 
-def print_faults(
-    console: Console, files: Files, book: ShopBook, requests: Sequence[Request], approver: Approver, steps: int
+def print_troubles(
+    console: Console, files: Files, requests: Sequence[Request], approver: Approver, workers_killed: int
 ) -> None:
-    """Print what was wrong with the files, the payment server and the people."""
+    """Print what was wrong with the files, the payment server, the people and the workers."""
     _heading(console, "What went wrong meanwhile")
-    console.print(f"{book.faulty_rows} faulty rows of the files were set aside (shop.faulty_row):")
-    for reason, count in Counter(_kind(row.reason) for row in files.faulty).most_common():
-        console.print(f"  {count:3}  {reason}", highlight=False)
-    faults = Counter(request.fault for request in requests if request.fault)
-    console.print(f"{sum(faults.values())} of {len(requests)} requests to the payment server failed:")
-    for fault in FAULTS:
-        console.print(f"  {faults[fault]:3}  {fault}", highlight=False)
-    people = ", ".join(f"{habit} {count}" for habit, count in approver.habits.most_common())
-    answers = ", ".join(f"{answer} {count}" for answer, count in approver.answers.most_common())
-    console.print(f"People were asked to approve {approver.habits.total()} large orders: {people}.", highlight=False)
-    console.print(f"The database answered their signals: {answers}.", highlight=False)
-    console.print(f"{steps:,} steps were saved.", highlight=False)
+    reasons = Counter(_kind(row.reason) for row in files.faulty)
+    faults = Counter(request.fault for request in requests if request.fault is not None)
+    lines = (
+        f"{reasons.total()} faulty rows of the files, listed in shop.faulty_row: {_listed(reasons)}.",
+        f"{faults.total()} of {len(requests)} requests to the payment server failed: {_listed(faults)}.",
+        f"{approver.habits.total()} large orders to approve, decided: {_listed(approver.habits)}. "
+        f"The database answered to the signals: {_listed(approver.answers)}.",
+        f"{workers_killed} workers were killed, and Postgres crashed.",
+    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
 
 
 def print_books(console: Console, totals: Totals, differences: Sequence[str]) -> None:
@@ -126,13 +143,17 @@ def _detail(detail: dict[str, Any]) -> str:
     return f"try {detail['attempt']}" if "attempt" in detail else ""
 
 
-def _kill_line(kill: Kill) -> tuple[datetime, str, str, str]:
-    return kill.killed_at, "worker killed", "", f"kill -9 {kill.pid}"
-
-
 def _request_line(request: Request) -> tuple[datetime, str, str, str]:
     at = datetime.fromtimestamp(request.at, timezone.utc)
     return at, "payment server asked", "", request.fault or "answered"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.most_common())
 
 
 def _kind(reason: str) -> str:

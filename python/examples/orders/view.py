@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from psycopg import AsyncConnection
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -86,9 +87,9 @@ class View:
         self._pictures.append(picture)
         if self._live is None and self.seconds - self._printed_at > 2:
             self._printed_at = self.seconds
-            states = " ".join(f"{state} {picture.runs[state]}" for state in RUN_STATES if picture.runs[state])
+            states = "".join(f"{state} {picture.runs[state]}, " for state in RUN_STATES if picture.runs[state])
             self._print(
-                f"{self.seconds:5.1f} s  {picture.finished}/{self.total} done, {states}, {self._rate:.0f} steps/s"
+                f"{self.seconds:5.1f} s  {picture.finished}/{self.total} done, {states}{self._rate:.0f} steps/s"
             )
 
     @property
@@ -115,7 +116,7 @@ class View:
         events = [
             Text(f"{at:5.1f} s  {event}", style="dim", no_wrap=True, overflow="ellipsis") for at, event in self._events
         ]
-        bar = ProgressBar(total=self.total, completed=now.finished)
+        bar = Padding(ProgressBar(total=self.total, completed=now.finished), (0, 0, 1, 0))
         return Group(head, bar, rows, Text(), *events)
 
 
