@@ -39,9 +39,10 @@ begin
     return next 'That worker is gone; the next tick takes the run back. At once: select perdure.recover();';
   elsif not _explain_silence.worker.is_alive then
     return next format(
-      'That worker has been silent for %s, longer than its lease of %s; the next tick takes the run back.'
-      ' At once: select perdure.recover();',
-      perdure._span(_explain_silence.worker.beat_age), perdure._span(_explain_silence.worker.lease));
+      'That worker has been silent since %s, longer than its lease of %s; the next tick takes the run'
+      ' back. At once: select perdure.recover();',
+      perdure._when(_explain_silence.worker.beat_at, _explain_silence.now),
+      perdure._span(_explain_silence.worker.lease));
   elsif _explain_silence.worker.beat_age > interval '3 seconds' then
     return next format(
       'That worker has been silent for %s. If it stays so, it is declared dead at %s, and another one may'

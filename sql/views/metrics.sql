@@ -30,7 +30,7 @@ select
   jsonb_build_object('queue', c.queue),
   extract(epoch from (select perdure._clock()) - c.ready_at)::double precision
 from counted as c
-where c.state = 'ready'
+where c.state = 'ready' and isfinite(c.ready_at)
 union all
 select
   'perdure_workers',

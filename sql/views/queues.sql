@@ -43,7 +43,9 @@ select
   coalesce(c.paused, 0)::bigint as paused,
   coalesce(c.cancelling, 0)::bigint as cancelling,
   c.oldest_ready_at,
-  (select perdure._clock()) - c.oldest_ready_at as oldest_ready_age,
+  case
+    when isfinite(c.oldest_ready_at) then (select perdure._clock()) - c.oldest_ready_at
+  end as oldest_ready_age,
   q.retention
 from perdure.queue as q
 full join pivoted as c on q.name = c.queue;

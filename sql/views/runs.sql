@@ -94,7 +94,8 @@ select
   end as last_error,
   o.finished_at,
   greatest(
-    coalesce(o.finished_at, (select perdure._clock())) - greatest(r.created_at, r.start_at),
+    coalesce(o.finished_at, (select perdure._clock()))
+    - greatest(r.created_at, case when isfinite(r.start_at) then r.start_at end),
     interval '0'
   ) as duration,
   r.input,

@@ -14,7 +14,7 @@ select
   null::timestamptz as retry_at,
   s.started_at,
   s.saved_at,
-  s.saved_at - s.started_at as duration,
+  case when isfinite(s.started_at) then s.saved_at - s.started_at end as duration,
   s.signal_id,
   encode(s.fingerprint, 'hex') as fingerprint
 from perdure.step as s

@@ -8,7 +8,7 @@ select
   s.state,
   s.reason,
   s.since,
-  (select perdure._clock()) - s.since as age
+  case when isfinite(s.since) then (select perdure._clock()) - s.since end as age
 from (
   select
     u.run_id,
