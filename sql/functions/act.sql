@@ -39,7 +39,7 @@ comment on column perdure.act_rules.answer is
 comment on column perdure.act_rules.error is
 'SQLSTATE that the act on a single run raises instead of the answer; null where it answers.';
 
-create or replace function perdure._states(run_ids uuid[])
+create or replace function perdure._states(run_ids uuid[], act text default null)
 returns table (run_id uuid, state text)
 language plpgsql
 volatile
@@ -51,16 +51,21 @@ begin
   return query
   select
     a.run_id,
-    coalesce(
-      o.status,
-      perdure._run_state(d.worker_id, d.claimed_at, d.ready_at, d.waits, d.cancel, d.is_paused, v_now))
+    case
+      when o.run_id is not null then o.status
+      -- a run in a worker's hands is running, and may have been paused or cancelled all the same
+      when d.is_paused and _states.act in ('pause', 'resume') then 'paused'
+      when d.cancel is not null and _states.act = 'cancel' then 'cancelling'
+      else perdure._run_state(d.worker_id, d.claimed_at, d.ready_at, d.waits, d.cancel, d.is_paused, v_now)
+    end
   from (select distinct u.run_id from unnest(_states.run_ids) as u (run_id)) as a
   left join perdure.outcome as o on o.run_id = a.run_id
   left join perdure.dispatch as d on d.run_id = a.run_id
   where o.run_id is not null or d.run_id is not null;
 end;
 $$;
-comment on function perdure._states(uuid[]) is 'Read the states of runs; unknown ones have no row.';
+comment on function perdure._states(uuid[], text) is
+'Read the states of runs, as act_rules has to see them for this act; unknown ones have no row.';
 
 create or replace function perdure._ask(run_ids uuid[], act text, reason text, grace interval)
 returns table (run_id uuid, answer text, error text, state text)
@@ -71,10 +76,7 @@ as $$
 declare
   v_now constant timestamptz := perdure._now();
 begin
-  if _ask.grace < interval '0' then
-    raise exception 'grace must not be negative'
-      using errcode = '22023', detail = format('It is %s.', _ask.grace);
-  end if;
+  perform perdure._check_interval('grace', _ask.grace);
   return query
   with judged as materialized (
     select
@@ -88,7 +90,7 @@ begin
       case when s.run_id is null then 'PD001' else r.error end as error,
       s.state
     from (select distinct u.run_id from unnest(_ask.run_ids) as u (run_id)) as a
-    left join perdure._states(_ask.run_ids) as s on s.run_id = a.run_id
+    left join perdure._states(_ask.run_ids, _ask.act) as s on s.run_id = a.run_id
     left join perdure.act_rules as r on r.state = s.state and r.act = _ask.act
     left join lateral (
       select l.act
@@ -100,7 +102,9 @@ begin
   ),
   asked as (
     insert into perdure.act (run_id, act_id, act, reason, grace, asked_by, asked_at)
-    select j.run_id, perdure._uuid7(v_now), _ask.act, _ask.reason, _ask.grace, perdure._caller(), v_now
+    select
+      j.run_id, perdure._uuid7(v_now), _ask.act, _ask.reason,
+      case when _ask.act = 'cancel' then coalesce(_ask.grace, interval '5 minutes') end, perdure._caller(), v_now
     from judged as j
     where j.answer = 'accepted'
   ),

@@ -28,6 +28,26 @@ end;
 $$;
 comment on function perdure._check_name(text, text) is 'Refuse a null, blank or over-long name. Raises 22023.';
 
+create or replace function perdure._check_interval(what text, duration interval)
+returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- the engine adds it to a time under a lock, where an overflow would stop everybody
+  if _check_interval.duration not between interval '0' and interval '100 years' then
+    raise exception '% must be between 0 and 100 years', _check_interval.what
+      using errcode = '22023',
+            detail = format('It is %s.', _check_interval.duration),
+            hint = 'Pass an interval such as ''90 seconds'' or ''3 days''.';
+  end if;
+end;
+$$;
+comment on function perdure._check_interval(text, interval) is
+'Refuse a negative or unusably long interval; null passes. Raises 22023.';
+
 create or replace function perdure._payload_limit()
 returns bigint
 language sql

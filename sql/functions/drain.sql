@@ -22,13 +22,11 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_run perdure.dispatch;
   v_state text;
   v_answer text;
   v_ends_at timestamptz;
 begin
-  select d.* into v_run from perdure.dispatch as d where d.run_id = _apply_act.run_id;
-  select s.state into v_state from perdure._states(array[_apply_act.run_id]) as s;
+  select s.state into v_state from perdure._states(array[_apply_act.run_id], _apply_act.act) as s;
   select r.answer into strict v_answer from perdure.act_rules as r where r.state = v_state and r.act = _apply_act.act;
   if v_answer <> 'accepted' then
     return v_answer;
@@ -39,9 +37,9 @@ begin
     when 'terminate' then
       perform perdure._end_by_act(_apply_act.run_id, 'terminate', 'terminated');
     when 'cancel' then
-      if v_run.cancel is not null then  -- a running or paused run hides it from the state
-        return 'duplicate';
-      elsif v_run.claim is null then  -- it never began, so there is nothing to clean up
+      if exists (  -- it never began, so there is nothing to clean up
+        select from perdure.dispatch as d where d.run_id = _apply_act.run_id and d.claim is null
+      ) then
         perform perdure._end_by_act(_apply_act.run_id, 'cancel', 'cancelled');
       else
         update perdure.dispatch as d
@@ -100,6 +98,33 @@ $$;
 comment on function perdure._apply_acts(uuid[]) is
 'Answer all pending acts of runs whose dispatch rows the caller holds, in the order asked; drop what no longer fits.';
 
+create or replace function perdure._drop_late_acts(run_ids uuid[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_act perdure.act;
+begin
+  for v_act in
+    select a.* from perdure.act as a
+    where a.run_id = any(_drop_late_acts.run_ids) and a.applied_at is null
+      and exists (select from perdure.outcome as o where o.run_id = a.run_id)
+    order by a.run_id, a.asked_at, a.act_id
+    for update of a skip locked
+  loop
+    update perdure.act as a
+    set applied_at = v_now, answer = 'finished'
+    where a.run_id = v_act.run_id and a.act_id = v_act.act_id;
+    perform perdure._audit('drop_' || v_act.act, v_act.run_id, v_act.reason, '{"answer": "finished"}');
+  end loop;
+end;
+$$;
+comment on function perdure._drop_late_acts(uuid[]) is
+'Answer what was asked of runs that have ended: a retry must not meet the cancel of its former life.';
+
 create or replace function perdure.drain(max_runs integer default 1000)
 returns table (applied integer, skipped integer)
 language plpgsql
@@ -144,6 +169,8 @@ begin
     );
   perform perdure._free_successors(v_held, v_now);
 
+  perform perdure._drop_late_acts(v_told);
+
   -- wakes of runs that have ended
   delete from perdure.wake as w
   where w.ctid = any(array(
@@ -165,6 +192,30 @@ comment on function perdure.drain(integer) is
 Returns how many were looked at and how many were skipped because somebody held them; those stay to be drained.
 Locks the dispatch rows without waiting.';
 
+create or replace function perdure._unfinished_predecessor(run_id uuid)
+returns uuid
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  -- one that was replaced before it began had not waited to the end for its own predecessor, which may be at work still
+  with recursive chain as (
+    select r.run_id, r.predecessor_id, o.run_id is not null as is_ended, o.claim is not null as has_begun
+    from perdure.run as r
+    left join perdure.outcome as o on o.run_id = r.run_id
+    where r.run_id = _unfinished_predecessor.run_id
+    union all
+    select r.run_id, r.predecessor_id, o.run_id is not null, o.claim is not null
+    from chain as c
+    inner join perdure.run as r on r.run_id = c.predecessor_id
+    left join perdure.outcome as o on o.run_id = r.run_id
+    where c.is_ended and not c.has_begun
+  )
+  select c.run_id from chain as c where not c.is_ended
+$$;
+comment on function perdure._unfinished_predecessor(uuid) is
+'Find the run whose end a successor of this one waits for; null where nothing is in its way.';
+
 create or replace function perdure._free_successors(run_ids uuid[], now timestamptz)
 returns integer
 language plpgsql
@@ -175,16 +226,24 @@ declare
   v_freed integer;
 begin
   update perdure.dispatch as d
-  set predecessor_id = null, ready_at = s.ready_at
+  set predecessor_id = s.predecessor_id, ready_at = s.ready_at
   from (
-    select l.run_id, greatest(r.start_at, _free_successors.now) as ready_at
-    from perdure.dispatch as l
+    select
+      l.run_id, p.predecessor_id,
+      case when p.predecessor_id is null then greatest(r.start_at, _free_successors.now) else 'infinity' end as ready_at
+    from (
+      select k.run_id, k.predecessor_id
+      from perdure.dispatch as k
+      inner join perdure.outcome as o on o.run_id = k.predecessor_id
+      where k.predecessor_id is not null
+        and (_free_successors.run_ids is null or k.run_id = any(_free_successors.run_ids))
+      order by k.run_id
+      for update of k skip locked
+    ) as l
     inner join perdure.run as r on r.run_id = l.run_id
-    inner join perdure.outcome as o on o.run_id = l.predecessor_id
-    where l.predecessor_id is not null
-      and (_free_successors.run_ids is null or l.run_id = any(_free_successors.run_ids))
-    order by l.run_id
-    for update of l skip locked
+    cross join lateral (
+      select perdure._unfinished_predecessor(l.predecessor_id) as predecessor_id offset 0
+    ) as p
   ) as s
   where d.run_id = s.run_id;
   get diagnostics v_freed = row_count;

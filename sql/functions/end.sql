@@ -45,7 +45,8 @@ as $$
   select jsonb_build_object('type', _reason_error.status, 'message', (
     select a.reason
     from perdure.act as a
-    where a.run_id = _reason_error.run_id and a.act = _reason_error.act
+    where a.run_id = _reason_error.run_id and a.act = _reason_error.act and _reason_error.status <> 'timed_out'
+      and (a.answer = 'accepted' or a.answer is null)  -- null: the one that is being applied
     order by a.applied_at desc nulls first, a.asked_at
     limit 1))
 $$;

@@ -56,6 +56,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
 declare
   v_now constant timestamptz := perdure._now();
@@ -71,6 +72,7 @@ begin
   select r.answer, r.error into strict v_rule from perdure.act_rules as r where r.act = 'retry' and r.state = v_state;
   perform perdure._raise_refused(retry.run_id, 'retry', v_rule.error, v_state);
 
+  perform perdure._drop_late_acts(array[retry.run_id]);
   delete from perdure.outcome as o where o.run_id = retry.run_id returning o.* into v_outcome;
   if not found then
     return 'duplicate';  -- a rival retry was faster
@@ -93,8 +95,8 @@ comment on function perdure.retry(uuid, text, text) is
 'Let an ended run go on from where it stopped: its outcome and the failed step''s checkpoint move to audit.
 from_step names a step from which all later checkpoints are made again as well. A time-out starts anew, a deadline that
 has passed is dropped. Returns accepted, or duplicate where somebody else retried it meanwhile.
-Raises PD001 for an unknown run, PD009 for an unfinished or completed one, 22023 for an unknown step.
-Locks the run''s outcome.';
+Raises PD001 for an unknown run, PD009 for an unfinished or completed one, 22023 for an unknown step, 55P03 after 5 s
+behind an open transaction that retries it too. Locks the run''s outcome.';
 
 create or replace function perdure.retry_many(run_ids uuid[], reason text default null)
 returns table (run_id uuid, answer text)
@@ -102,6 +104,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
 declare
   v_one record;

@@ -156,7 +156,8 @@ begin
   if _check_start.priority is null or _check_start.priority not between 1 and 5 then
     raise exception 'priority must be between 1 (first) and 5 (last)'
       using errcode = '22023',
-            detail = format('It is %s.', coalesce(_check_start.priority::text, 'null'));
+            detail = format('It is %s.', coalesce(_check_start.priority::text, 'null')),
+            hint = 'Leave it out for 3.';
   end if;
   perform perdure._check_object('tags', _check_start.tags);
   perform perdure._check_object('headers', _check_start.headers);
@@ -180,16 +181,15 @@ begin
   if _check_times.start_at is not null and _check_times.delay is not null then
     raise exception 'start_at and delay exclude each other'
       using errcode = '22023', hint = 'Pass one of them.';
-  elsif _check_times.delay < interval '0' then
-    raise exception 'delay must not be negative'
-      using errcode = '22023', detail = format('It is %s.', _check_times.delay);
   elsif _check_times.deadline is not null and _check_times.timeout is not null then
     raise exception 'deadline and timeout exclude each other'
       using errcode = '22023', hint = 'Pass one of them: a timeout runs from the first claim.';
-  elsif _check_times.timeout <= interval '0' then
-    raise exception 'timeout must be positive'
-      using errcode = '22023', detail = format('It is %s.', _check_times.timeout);
+  elsif _check_times.timeout = interval '0' then
+    raise exception 'timeout must not be zero'
+      using errcode = '22023', hint = 'Pass a longer one, or null for the workflow''s own.';
   end if;
+  perform perdure._check_interval('delay', _check_times.delay);
+  perform perdure._check_interval('timeout', _check_times.timeout);
 end;
 $$;
 comment on function perdure._check_times(timestamptz, interval, timestamptz, interval) is
@@ -231,7 +231,10 @@ begin
   perform perdure._check_start(start.on_duplicate, start.priority, start.tags, start.headers);
   perform perdure._check_times(start.start_at, start.delay, start.deadline, start.timeout);
   if start.max_recoveries < 0 then
-    raise exception 'max_recoveries must not be negative' using errcode = '22023';
+    raise exception 'max_recoveries must not be negative'
+      using errcode = '22023',
+            detail = format('It is %s.', start.max_recoveries),
+            hint = 'Pass 0 for a run that no death may repeat, or null for the workflow''s own.';
   end if;
   v_max_recoveries := coalesce(start.max_recoveries, v_default.max_recoveries);
   v_timeout := coalesce(start.timeout, case when start.deadline is null then v_default.timeout end);
@@ -253,11 +256,11 @@ begin
 
   insert into perdure.run (
     run_id, workflow, queue, priority, input, key, tags, headers, start_at, deadline, timeout, max_recoveries,
-    created_at, created_by)
+    predecessor_id, created_at, created_by)
   values (
     v_run_id, start.workflow, v_default.queue, start.priority, start.input, start.key, start.tags, start.headers,
     coalesce(start.start_at, v_now + start.delay), start.deadline, v_timeout, v_max_recoveries,
-    v_now, perdure._caller());
+    v_predecessor_id, v_now, perdure._caller());
   insert into perdure.dispatch (
     run_id, workflow, queue, priority, ready_at, ends_at, max_recoveries, predecessor_id)
   values (

@@ -34,7 +34,8 @@ begin
   if jsonb_typeof(put_setting.value) is distinct from jsonb_typeof(v_old) then
     raise exception 'setting "%" takes a JSON %', put_setting.name, jsonb_typeof(v_old)
       using errcode = '22023',
-            detail = format('It is %s now; the new value is %s.', v_old, coalesce(put_setting.value::text, 'null'));
+            detail = format('It is %s now; the new value is %s.', v_old, coalesce(put_setting.value::text, 'null')),
+            hint = 'Pass a value of the type that it has now.';
   end if;
   update perdure.setting as s set value = put_setting.value where s.name = put_setting.name;
   perform perdure._audit('put_setting', null, put_setting.reason,

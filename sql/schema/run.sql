@@ -15,6 +15,7 @@ create table perdure.run (
   timeout interval,
   max_recoveries integer not null,
   scheduled_at timestamptz,
+  predecessor_id uuid,
   created_at timestamptz not null,
   created_by text not null,
   constraint run_pkey primary key (run_id),
@@ -39,6 +40,8 @@ comment on column perdure.run.deadline is 'When the run is timed out, whatever i
 comment on column perdure.run.timeout is 'How long after its first claim the run is timed out; null without one.';
 comment on column perdure.run.max_recoveries is 'Deaths in a row without progress that the run survives.';
 comment on column perdure.run.scheduled_at is 'Tick of the schedule that started the run; null otherwise.';
+comment on column perdure.run.predecessor_id is
+'Run that this one replaced while that was unfinished (start with on_duplicate => replace); null otherwise.';
 comment on column perdure.run.created_at is 'When the run was started.';
 comment on column perdure.run.created_by is 'Role that started the run.';
 
