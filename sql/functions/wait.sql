@@ -37,6 +37,7 @@ begin
       f.name, f.payload, f.signal_id, _answer_waits.now
     from found as f
     where f.kind <> 'retry'
+    on conflict on constraint step_pkey do nothing
     returning s.*
   )
   select s.run_id, s.kind, perdure._checkpoint(s::perdure.step) from saved as s
@@ -48,6 +49,65 @@ comment on function perdure._answer_waits(jsonb, timestamptz) is
 'Answer at most one wait of each run: the first in the order asked whose message is there or whose time has come.
 suspended is an array of objects with run_id and waits. Returns the checkpoint that it saved; a due retry saves none.
 The caller holds the dispatch rows.';
+
+create or replace function perdure._find_answers(suspended jsonb)
+returns table (run_id uuid, checkpoint jsonb)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select distinct on (s.run_id) s.run_id, perdure._checkpoint(s)
+  from jsonb_to_recordset(_find_answers.suspended) as a (run_id uuid, waits jsonb, after integer)
+  cross join lateral (
+    select r.* from perdure.step as r
+    where r.run_id = a.run_id and r.key = any(array(select w.key from jsonb_to_recordset(a.waits) as w (key text)))
+    union all
+    select r.* from perdure.step as r
+    where r.run_id = a.run_id and r.ordinal > a.after and r.kind in ('signal', 'sleep', 'timer', 'cancel')
+  ) as s
+  order by s.run_id, s.ordinal;
+end;
+$$;
+comment on function perdure._find_answers(jsonb) is
+'Find what an earlier call answered already, whose own answer was lost: a checkpoint of a wait that is asked for, or one
+that came after the ordinal that the caller knows. The first of each run.';
+
+create or replace function perdure._check_waits(suspensions jsonb, keep boolean)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_bad text;
+begin
+  -- what is refused here would otherwise never wake, or fail in every claim that meets it
+  select format('run %s: %s', a.run_id, coalesce(b.wait::text, a.waits::text, 'no waits')) into v_bad
+  from jsonb_to_recordset(_check_waits.suspensions) as a (run_id uuid, waits jsonb)
+  left join lateral (
+    select w.wait
+    from jsonb_array_elements(case jsonb_typeof(a.waits) when 'array' then a.waits else '[]' end) as w (wait)
+    where coalesce(length(w.wait ->> 'key'), 0) not between 1 and 1000
+      or coalesce(w.wait ->> 'kind', '') not in ('signal', 'sleep', 'timer', 'retry')
+      or (w.wait ->> 'kind' = 'signal' and w.wait ->> 'name' is null)
+    limit 1
+  ) as b on true
+  where b.wait is not null
+    or coalesce(jsonb_typeof(a.waits), 'null') not in ('array', 'null')
+    or (not _check_waits.keep and coalesce(jsonb_typeof(a.waits), 'null') = 'null')
+    or (not _check_waits.keep and a.waits = '[]')
+  limit 1;
+  if v_bad is not null then
+    raise exception 'a wait is not complete'
+      using errcode = '22023',
+            detail = format('It is of %s.', v_bad),
+            hint = 'Pass waits as [{"key": "...", "kind": "signal|sleep|timer|retry", "name": "of a signal", "until": null}].';
+  end if;
+end;
+$$;
+comment on function perdure._check_waits(jsonb, boolean) is 'Refuse waits that nothing could ever end. Raises 22023.';
 
 create or replace function perdure._deliver_cancels(run_ids uuid[], now timestamptz)
 returns table (run_id uuid, checkpoint jsonb)
@@ -65,8 +125,8 @@ begin
       jsonb_build_object('status', d.cancel, 'reason', (
         select a.reason
         from perdure.act as a
-        where a.run_id = d.run_id and a.act = 'cancel' and a.answer = 'accepted'
-        order by a.asked_at
+        where a.run_id = d.run_id and a.act = 'cancel' and a.answer = 'accepted' and d.cancel = 'cancelled'
+        order by a.applied_at desc
         limit 1)),
       _deliver_cancels.now
     from perdure.dispatch as d
@@ -93,6 +153,58 @@ as $$
 $$;
 comment on function perdure._ready_at(jsonb) is 'Tell when the first of a set of waits is due; infinity where none has a time.';
 
+create or replace function perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, now timestamptz)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_open jsonb;
+  v_answered jsonb;
+  v_step jsonb;
+begin
+  perform perdure._apply_acts(_look.run_ids);  -- may end a run, cancel it, or pause it
+  select jsonb_object_agg(
+    a.run_id, jsonb_build_object('run_id', a.run_id, 'after', a.after, 'waits',
+      case jsonb_typeof(a.waits) when 'array' then a.waits else '[]' end))
+  into v_open
+  from jsonb_to_recordset(_look.suspensions) as a (run_id uuid, waits jsonb, after integer)
+  inner join perdure.dispatch as d on d.run_id = a.run_id
+  where a.run_id = any(_look.run_ids) and (not d.is_paused or _look.keep);
+
+  -- then what an earlier call answered, a cancel that was not delivered, the waits: one answer to each run
+  select coalesce(jsonb_object_agg(f.run_id, f.checkpoint), '{}') into v_answered
+  from perdure._find_answers(perdure._without(v_open, '{}')) as f;
+  select coalesce(jsonb_object_agg(c.run_id, c.checkpoint), '{}') into v_step
+  from perdure._deliver_cancels(
+    array(
+      select (o.suspension ->> 'run_id')::uuid
+      from jsonb_array_elements(perdure._without(v_open, v_answered)) as o (suspension)
+    ), _look.now) as c;
+  v_answered := v_answered || v_step;
+  select coalesce(jsonb_object_agg(w.run_id, w.checkpoint), '{}') into v_step
+  from perdure._answer_waits(perdure._without(v_open, v_answered), _look.now) as w;
+  return v_answered || v_step;
+end;
+$$;
+comment on function perdure._look(jsonb, uuid[], boolean, timestamptz) is
+'Look for what was told to runs whose dispatch rows the caller holds, and answer at most one thing to each.
+Returns an object with the checkpoint of each run that has an answer. A paused run gets none, unless keep is set.';
+
+create or replace function perdure._without(suspensions jsonb, answered jsonb)
+returns jsonb
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_agg(o.suspension), '[]')
+  from jsonb_each(_without.suspensions) as o (run_id, suspension)
+  where not _without.answered ? o.run_id
+$$;
+comment on function perdure._without(jsonb, jsonb) is 'List the suspensions of the runs that have no answer yet.';
+
 create or replace function perdure.suspend_runs(worker_id uuid, suspensions jsonb, keep boolean default false)
 returns table (run_id uuid, answer text, checkpoint jsonb)
 language plpgsql
@@ -109,10 +221,10 @@ declare
   v_locked jsonb;
   v_held uuid[];
   v_saves jsonb;
-  v_open uuid[];
   v_answered jsonb;
 begin
   perform perdure._check_array('suspensions', suspend_runs.suspensions);
+  perform perdure._check_waits(suspend_runs.suspensions, suspend_runs.keep);
   select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
   into v_locked, v_held
   from perdure._lock_runs(suspend_runs.worker_id, suspend_runs.suspensions, false) as l;
@@ -121,20 +233,7 @@ begin
     perform perdure._insert_saves(v_saves, v_held);
   end if;
 
-  -- look: acts first, which may end or pause a run; then a cancel that was not delivered; then the waits
-  perform perdure._apply_acts(v_held);
-  select array_agg(d.run_id) into v_open
-  from perdure.dispatch as d
-  where d.run_id = any(v_held) and (not d.is_paused or suspend_runs.keep);
-  select jsonb_object_agg(c.run_id, c.checkpoint) into v_answered
-  from perdure._deliver_cancels(v_open, v_now) as c;
-  select coalesce(v_answered, '{}') || coalesce(jsonb_object_agg(w.run_id, w.checkpoint), '{}') into v_answered
-  from perdure._answer_waits((
-    select coalesce(jsonb_agg(jsonb_build_object('run_id', a.run_id, 'waits', a.waits)), '[]')
-    from jsonb_to_recordset(suspend_runs.suspensions) as a (run_id uuid, waits jsonb)
-    where a.run_id = any(v_open) and not coalesce(v_answered, '{}') ? a.run_id::text
-      and jsonb_typeof(a.waits) = 'array'
-  ), v_now) as w;
+  v_answered := perdure._look(suspend_runs.suspensions, v_held, suspend_runs.keep, v_now);
 
   update perdure.dispatch as d
   set
@@ -176,9 +275,10 @@ $$;
 comment on function perdure.suspend_runs(uuid, jsonb, boolean) is
 'Let runs wait for a set of things, or answer the first that is there.
 suspensions is an array of objects with run_id, claim, saves (the run''s last, as in save_steps) and waits: an array of
-objects with key, kind (signal, sleep, timer, retry), name (of a signal) and until (null: for as long as it takes).
+objects with key, kind (signal, sleep, timer, retry), name (of a signal) and until (null: for as long as it takes);
+optional: after, the highest ordinal that the worker knows, so that a call repeated after a lost answer gets it again.
 Returns for each: suspended (the claim is given up); answered (checkpoint is the saved answer of one wait, or of a
 cancel; the claim is kept, go on); retry_due (a retry is due, nothing is saved, the claim is kept); waiting (with keep:
 nothing yet); done (this claim suspended it before); ended; busy (send again alone); lost.
 keep: only look, for a run with steps in flight.
-Raises PD002 where the worker is not registered. Locks the worker''s row shared, the dispatch rows without waiting.';
+Raises PD002 where the worker is not registered, 22023 for waits that nothing could end. Locks the worker''s row shared, the dispatch rows without waiting.';
