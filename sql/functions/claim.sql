@@ -20,7 +20,7 @@ begin
     select
       s as step,
       row_number() over w as position,
-      row_number() over w = 1 or sum(
+      rank() over w = 1 or sum(
         200 + coalesce(pg_column_size(s.result), 0) + coalesce(pg_column_size(s.error), 0)) over w <= _read_steps.max_bytes
         as is_in
     from perdure.step as s
@@ -61,6 +61,38 @@ Returns an array of objects with ordinal, key, kind, name, fingerprint, attempt,
 start it begins with objects of kind attempt: failed tries of steps that have no checkpoint yet. Empty at the end.
 Locks nothing.';
 
+create or replace function perdure._lock_suspect(worker_id uuid, queues text[], workflows text[], now timestamptz)
+returns uuid
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_run_id uuid;
+begin
+  if exists (
+    select from perdure.dispatch as h where h.worker_id = _lock_suspect.worker_id and h.recoveries >= 2
+  ) then
+    return null;
+  end if;
+  select d.run_id into v_run_id
+  from perdure.dispatch as d
+  where d.queue = any(_lock_suspect.queues)
+    and d.worker_id is null
+    and not d.is_paused
+    and d.ready_at <= _lock_suspect.now
+    and d.recoveries >= 2
+    and d.workflow = any(_lock_suspect.workflows)
+  order by d.ready_at, d.run_id
+  limit 1
+  for update skip locked;
+  return v_run_id;
+end;
+$$;
+comment on function perdure._lock_suspect(uuid, text[], text[], timestamptz) is
+'Lock a due suspect, a run that was in a worker''s hands at two deaths, for a worker that holds no other one.
+Returns its id; null where there is none.';
+
 create or replace function perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamptz)
 returns uuid[]
 language plpgsql
@@ -71,8 +103,18 @@ declare
   v_worker perdure.worker;
   v_run_ids uuid[];
   v_suspect uuid;
+  v_is_probe constant boolean := random() < 0.125;
 begin
   select w.* into strict v_worker from perdure.worker as w where w.worker_id = _lock_claimable.worker_id;
+
+  -- suspects come last, and in one claim of eight first: a queue that is never empty must not starve them
+  if v_is_probe then
+    v_suspect := perdure._lock_suspect(
+      v_worker.worker_id, v_worker.queues, v_worker.workflows, _lock_claimable.now);
+    if v_suspect is not null and _lock_claimable.max_runs = 1 then
+      return array[v_suspect];
+    end if;
+  end if;
 
   -- each lower priority gets one probe in eight even when the higher ones are full
   with lane as materialized (
@@ -86,7 +128,7 @@ begin
     order by p.is_probe desc, p.priority, random()
   ),
   got as materialized (
-    select c.run_id
+    select c.run_id, row_number() over () as position
     from lane as l
     cross join lateral (
       select d.run_id
@@ -102,34 +144,28 @@ begin
       limit case when l.is_probe then 1 else _lock_claimable.max_runs end
       for update skip locked
     ) as c
-    limit _lock_claimable.max_runs + 4  -- a probed row is met again in its lane
+    -- a probed row is met again in its lane; without a probe not one more is locked than is taken
+    limit _lock_claimable.max_runs - (v_suspect is not null)::integer
+      + (select count(*) from lane as p where p.is_probe)
   )
   select array_agg(g.run_id) into v_run_ids
-  from (select distinct o.run_id from got as o limit _lock_claimable.max_runs) as g;
+  from (
+    select o.run_id
+    from got as o
+    group by o.run_id
+    order by min(o.position)
+    limit _lock_claimable.max_runs - (v_suspect is not null)::integer
+  ) as g;
 
-  -- suspects, runs at whose last two deaths their worker died, go to a worker that holds no other one
-  if coalesce(cardinality(v_run_ids), 0) < _lock_claimable.max_runs
-    and not exists (
-      select from perdure.dispatch as h where h.worker_id = _lock_claimable.worker_id and h.recoveries >= 2
-    ) then
-    select d.run_id into v_suspect
-    from perdure.dispatch as d
-    where d.queue = any(v_worker.queues)
-      and d.worker_id is null
-      and not d.is_paused
-      and d.ready_at <= _lock_claimable.now
-      and d.recoveries >= 2
-      and d.workflow = any(v_worker.workflows)
-    order by d.ready_at, d.run_id
-    limit 1
-    for update skip locked;
-    v_run_ids := v_run_ids || v_suspect;
+  if v_suspect is null and coalesce(cardinality(v_run_ids), 0) < _lock_claimable.max_runs then
+    v_suspect := perdure._lock_suspect(
+      v_worker.worker_id, v_worker.queues, v_worker.workflows, _lock_claimable.now);
   end if;
-  return array_remove(v_run_ids, null);
+  return array_remove(v_run_ids || v_suspect, null);
 end;
 $$;
 comment on function perdure._lock_claimable(uuid, integer, timestamptz) is
-'Lock the first due runs that a worker may take, at most max_runs. Returns their ids.';
+'Lock the first due runs that a worker may take, at most max_runs, lower priorities last. Returns their ids.';
 
 create or replace function perdure.claim_runs(worker_id uuid, max_runs integer default 1)
 returns table (
@@ -158,30 +194,35 @@ set enable_mergejoin = off
 set enable_seqscan = off
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
+  v_now timestamptz;
   v_run_ids uuid[];
   v_begun uuid[];
+  v_cancelled uuid[];
   v_suspended jsonb;
 begin
   if claim_runs.max_runs is null or claim_runs.max_runs not between 1 and 10000 then
     raise exception 'max_runs must be between 1 and 10000'
-      using errcode = '22023', detail = format('It is %s.', coalesce(claim_runs.max_runs::text, 'null'));
+      using errcode = '22023',
+            detail = format('It is %s.', coalesce(claim_runs.max_runs::text, 'null')),
+            hint = 'Pass how many runs the worker has room for.';
   end if;
   perform perdure._fence(claim_runs.worker_id);
   perform perdure.drain();
+  v_now := perdure._now();  -- after the drain: what it made ready is due
   v_run_ids := perdure._lock_claimable(claim_runs.worker_id, claim_runs.max_runs, v_now);
   if coalesce(cardinality(v_run_ids), 0) = 0 then
     return;
   end if;
 
   -- look, in a statement later than the lock: what ended the wait of each
+  select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(v_run_ids, v_now) as c;
   select
     array_agg(d.run_id) filter (where d.claim is not null),
-    jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) filter (where d.waits is not null and d.cancel is null)
+    jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) filter (
+      where d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}')))
   into v_begun, v_suspended
   from perdure.dispatch as d
   where d.run_id = any(v_run_ids);
-  perform perdure._deliver_cancels(v_run_ids, v_now);
   if v_suspended is not null then
     perform perdure._answer_waits(v_suspended, v_now);
   end if;
