@@ -34,7 +34,7 @@ begin
     or v_types && (v_stop_on || array['TypeError', 'AssertionError', 'DoNotRetry']) then
     return null;
   end if;
-  if _retry_at.error ? 'retry_after' then  -- the error knows better than the policy
+  if _retry_at.error ->> 'retry_after' is not null then  -- the error knows better than the policy
     v_delay := greatest((_retry_at.error ->> 'retry_after')::double precision, 0);
   else
     v_delay := least(v_max_delay, v_delay * power(v_factor, least(_retry_at.attempt - 1, 60)))

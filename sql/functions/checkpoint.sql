@@ -33,11 +33,19 @@ as $$
 declare
   v_claims jsonb;
   v_run_ids uuid[];
+  v_count integer;
   v_held uuid[];
 begin
   perform perdure._fence(_lock_runs.worker_id);
-  select jsonb_object_agg(a.run_id, a.claim), array_agg(distinct a.run_id) into v_claims, v_run_ids
+  select jsonb_object_agg(a.run_id, a.claim), array_agg(distinct a.run_id), count(distinct a.claim)
+  into v_claims, v_run_ids, v_count
   from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid);
+  if v_count > cardinality(v_run_ids) then  -- else what comes by a lost claim would pass with what comes by the valid one
+    raise exception 'a batch names a run by two claims'
+      using errcode = '22023',
+            detail = format('There are %s runs and %s claims.', cardinality(v_run_ids), v_count),
+            hint = 'Send them in two calls.';
+  end if;
   if _lock_runs.is_shared then
     select array_agg(l.run_id) into v_held
     from (
@@ -98,24 +106,30 @@ as $$
 declare
   v_now constant timestamptz := perdure._now();
   v_limit constant bigint := perdure._payload_limit();
+  v_run_ids uuid[];
+  v_keys text[];
 begin
   perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.result, s.error))
   from jsonb_to_recordset(_insert_saves.saves) as s (key text, result jsonb, error jsonb)
   where pg_column_size(s.result) > v_limit or pg_column_size(s.error) > v_limit;
 
-  return query
-  insert into perdure.step as s (
-    run_id, key, kind, ordinal, name, fingerprint, result, error, attempt, started_at, saved_at)
-  select
-    a.run_id, a.key, a.kind, a.ordinal, a.name, decode(a.fingerprint, 'hex'),
-    case when a.error is null then coalesce(a.result, 'null') end,  -- an absent result is JSON null
-    a.error, coalesce(a.attempt, 1), a.started_at, v_now
-  from jsonb_to_recordset(_insert_saves.saves) as a (
-    run_id uuid, key text, kind text, ordinal integer, name text, fingerprint text, result jsonb, error jsonb,
-    attempt integer, started_at timestamptz)
-  where a.run_id = any(_insert_saves.run_ids)
-  on conflict on constraint step_pkey do nothing
-  returning s.run_id, s.key;
+  with saved as (
+    insert into perdure.step as s (
+      run_id, key, kind, ordinal, name, fingerprint, result, error, attempt, started_at, saved_at)
+    select
+      a.run_id, a.key, a.kind, a.ordinal, a.name, decode(a.fingerprint, 'hex'),
+      case when a.error is null then coalesce(a.result, 'null') end,  -- an absent result is JSON null
+      a.error, coalesce(a.attempt, 1), a.started_at, v_now
+    from jsonb_to_recordset(_insert_saves.saves) as a (
+      run_id uuid, key text, kind text, ordinal integer, name text, fingerprint text, result jsonb, error jsonb,
+      attempt integer, started_at timestamptz)
+    where a.run_id = any(_insert_saves.run_ids)
+    order by a.run_id, a.key
+    on conflict on constraint step_pkey do nothing
+    returning s.run_id, s.key
+  )
+  select array_agg(n.run_id), array_agg(n.key) into v_run_ids, v_keys from saved as n;
+  return query select n.run_id, n.key from unnest(v_run_ids, v_keys) as n (run_id, key);
 
   if found then  -- progress: the deaths before it count no more
     update perdure.dispatch as d
@@ -123,16 +137,16 @@ begin
     where d.run_id in (
       select l.run_id
       from perdure.dispatch as l
-      where l.run_id = any(_insert_saves.run_ids) and l.recoveries <> 0
+      where l.run_id = any(v_run_ids) and l.recoveries <> 0
       order by l.run_id
-      for update skip locked
+      for no key update skip locked  -- beside the key share that another save of the run may hold
     );
   end if;
 end;
 $$;
 comment on function perdure._insert_saves(jsonb, uuid[]) is
 'Insert the checkpoints of runs whose dispatch rows the caller holds.
-Returns those that were new. Raises PD010 for a too large one. Sets recoveries to 0 where progress was made.';
+Returns those that were new. Raises PD010 for a too large one. Sets recoveries to 0 where one was new.';
 
 create or replace function perdure._flat_saves(batch jsonb, run_ids uuid[])
 returns jsonb
@@ -224,13 +238,7 @@ declare
   v_run_id constant uuid := (save_transaction_step.save ->> 'run_id')::uuid;
   v_key constant text := save_transaction_step.save ->> 'key';
 begin
-  -- the user's transaction may have any isolation, so the fence's own insistence does not fit here
-  perform from perdure.worker as w where w.worker_id = save_transaction_step.worker_id for key share;
-  if not found then
-    raise exception 'worker "%" is not registered', save_transaction_step.worker_id
-      using errcode = 'PD002',  -- claim_lost
-            hint = 'Roll back, drop what is in memory and call perdure.register_worker again.';
-  end if;
+  perform perdure._fence_any(save_transaction_step.worker_id);  -- the user's transaction may have any isolation
   -- FOR SHARE, not KEY SHARE: in REPEATABLE READ the latter returns a row whose token was replaced
   perform from perdure.dispatch as d
   where d.run_id = v_run_id

@@ -11,7 +11,26 @@ set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('perdure' || ':' || _lock_key.worker_id::text, 0) $$;
 comment on function perdure._lock_key(uuid) is 'Name the advisory lock that a direct worker holds while it is connected.';
 
-create or replace function perdure._fence(worker_id uuid)
+create or replace function perdure._check_isolation()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- an older snapshot would hide a beat, and the messages that a truncation removes
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'the engine works in READ COMMITTED'
+      using errcode = '55000',
+            detail = format('This transaction is %s.', upper(current_setting('transaction_isolation'))),
+            hint = 'Set default_transaction_isolation of the connection to read committed.';
+  end if;
+end;
+$$;
+comment on function perdure._check_isolation() is
+'Refuse a transaction in which a later statement does not see what was committed meanwhile. Raises 55000.';
+
+create or replace function perdure._fence_any(worker_id uuid)
 returns void
 language plpgsql
 volatile
@@ -20,24 +39,33 @@ as $$
 declare
   v_lease interval;
 begin
-  select w.lease into v_lease from perdure.worker as w where w.worker_id = _fence.worker_id for key share;
+  select w.lease into v_lease from perdure.worker as w where w.worker_id = _fence_any.worker_id for key share;
   if not found then
-    raise exception 'worker "%" is not registered', _fence.worker_id
+    raise exception 'worker "%" is not registered', _fence_any.worker_id
       using errcode = 'PD002',  -- claim_lost
             detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
             hint = 'Drop what is in memory and call perdure.register_worker again.';
-  end if;
-  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-    raise exception 'a worker works in READ COMMITTED'
-      using errcode = '55000',
-            detail = format('This transaction is %s.', upper(current_setting('transaction_isolation'))),
-            hint = 'Set default_transaction_isolation of the worker''s connection to read committed.';
   end if;
   -- a frozen client must not hold the fence for longer than its lease
   perform set_config('idle_in_transaction_session_timeout', (extract(epoch from v_lease) * 1000)::bigint::text, true);
   if current_setting('synchronous_commit') = 'off' then  -- what is acknowledged is durable
     perform set_config('synchronous_commit', 'local', true);
   end if;
+end;
+$$;
+comment on function perdure._fence_any(uuid) is
+'Hold the worker''s own row FOR KEY SHARE until the transaction ends, whatever its isolation.
+Raises PD002 where the worker is not registered.';
+
+create or replace function perdure._fence(worker_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform perdure._fence_any(_fence.worker_id);
+  perform perdure._check_isolation();
 end;
 $$;
 comment on function perdure._fence(uuid) is
@@ -61,13 +89,16 @@ declare
 begin
   perform perdure._check_name('workflow', put_workflow.name);
   perform perdure._check_name('queue', put_workflow.queue);
-  if put_workflow.timeout <= interval '0' then
-    raise exception 'timeout of workflow "%" must be positive', put_workflow.name using errcode = '22023';
-  elsif put_workflow.max_recoveries is null or put_workflow.max_recoveries < 0 then
-    raise exception 'max_recoveries of workflow "%" must not be negative', put_workflow.name using errcode = '22023';
+  perform perdure._check_times(null, null, null, put_workflow.timeout);
+  if put_workflow.max_recoveries is null or put_workflow.max_recoveries < 0 then
+    raise exception 'max_recoveries of workflow "%" must not be negative', put_workflow.name
+      using errcode = '22023',
+            detail = format('It is %s.', coalesce(put_workflow.max_recoveries::text, 'null')),
+            hint = 'Pass 0 for runs that no death may repeat; 10 is the default.';
   end if;
   insert into perdure.queue as q (name, created_at)
-  values (put_workflow.queue, v_now)
+  select put_workflow.queue, v_now
+  where not exists (select from perdure.queue as k where k.name = put_workflow.queue)
   on conflict on constraint queue_pkey do nothing;
   insert into perdure.workflow as w (name, queue, timeout, max_recoveries, registered_at)
   values (put_workflow.name, put_workflow.queue, put_workflow.timeout, put_workflow.max_recoveries, v_now)
@@ -110,16 +141,22 @@ begin
   end if;
   if register_worker.lease is null or register_worker.lease not between interval '1 second' and interval '1 day' then
     raise exception 'lease must be between 1 second and 1 day'
-      using errcode = '22023', detail = format('It is %s.', coalesce(register_worker.lease::text, 'null'));
+      using errcode = '22023',
+            detail = format('It is %s.', coalesce(register_worker.lease::text, 'null')),
+            hint = 'Leave it out for 30 seconds.';
   end if;
   perform perdure._check_name('queue', q.name) from unnest(register_worker.queues) as q (name);
   perform perdure._check_name('workflow', w.name) from unnest(register_worker.workflows) as w (name);
   insert into perdure.queue as q (name, created_at)
-  select distinct a.name, v_now from unnest(register_worker.queues) as a (name) order by a.name
+  select distinct a.name, v_now
+  from unnest(register_worker.queues) as a (name)
+  where not exists (select from perdure.queue as k where k.name = a.name)  -- else it would wait for an open change of it
+  order by a.name
   on conflict on constraint queue_pkey do nothing;
   insert into perdure.workflow as w (name, queue, max_recoveries, registered_at)
   select distinct a.name, register_worker.queues[1], 10, v_now
   from unnest(register_worker.workflows) as a (name)
+  where not exists (select from perdure.workflow as k where k.name = a.name)
   order by a.name
   on conflict on constraint workflow_pkey do nothing;
 
@@ -194,6 +231,7 @@ begin
   end if;
   return jsonb_build_object(
     'timeline', perdure._timeline(),
+    'stop', false,
     'reconcile', v_disagreements >= 2,
     'runs', coalesce(v_told, '[]'));
 end;
@@ -227,21 +265,28 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_released integer;
+  v_count integer;
+  v_released integer := 0;
 begin
   perform from perdure.worker as w where w.worker_id = stop_worker.worker_id for update;
   if not found then
     return 0;
   end if;
-  update perdure.dispatch as d
-  set worker_id = null, ready_at = v_now, told_at = null
-  where d.run_id in (
-    select h.run_id from perdure.dispatch as h
-    where h.worker_id = stop_worker.worker_id
-    order by h.run_id
-    for update skip locked
-  );
-  get diagnostics v_released = row_count;
+  for v_round in 1..50 loop
+    update perdure.dispatch as d
+    set worker_id = null, ready_at = v_now, told_at = null
+    where d.run_id in (
+      select h.run_id from perdure.dispatch as h
+      where h.worker_id = stop_worker.worker_id
+      order by h.run_id
+      for update skip locked
+    );
+    get diagnostics v_count = row_count;
+    v_released := v_released + v_count;
+    -- a drain holds some for a moment: to leave them behind would count as a death
+    exit when not exists (select from perdure.dispatch as d where d.worker_id = stop_worker.worker_id);
+    perform pg_sleep(0.02);
+  end loop;
   delete from perdure.worker as w where w.worker_id = stop_worker.worker_id;
   delete from perdure.worker_beat as b where b.worker_id = stop_worker.worker_id;
   return v_released;
@@ -249,5 +294,5 @@ end;
 $$;
 comment on function perdure.stop_worker(uuid) is
 'Forget a worker that has stopped; runs that it still holds go back to ready, which counts as no death.
-Returns how many those were; what is locked at the moment is recovered by the next tick.
+Returns how many those were; what is locked for longer than a second is recovered by the next tick.
 Locks the worker''s row, waiting for its own open transactions, then its runs without waiting.';
