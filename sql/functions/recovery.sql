@@ -16,9 +16,15 @@ begin
   if not found then
     -- the first timeline is the install's own: nothing has failed over yet
     v_since := case when exists (select from perdure.timeline) then _note_timeline.now else '-infinity' end;
-    insert into perdure.timeline (timeline, since)
-    values (v_timeline, v_since)
-    on conflict on constraint timeline_pkey do nothing;
+    begin
+      lock table perdure.timeline in share row exclusive mode nowait;
+      insert into perdure.timeline (timeline, since)
+      values (v_timeline, v_since)
+      on conflict on constraint timeline_pkey do nothing;
+    exception
+      when lock_not_available then  -- somebody notes it in a transaction that may stay open: never wait for it
+        null;
+    end;
   end if;
   return v_since;
 end;
@@ -151,6 +157,7 @@ as $$
 declare
   v_now constant timestamptz := perdure._now();
 begin
+  perform perdure._check_isolation();
   perform perdure._bury_workers(v_now);
   return perdure._take_back_orphans(v_now);
 end;
@@ -159,4 +166,4 @@ comment on function perdure.recover() is
 'Take runs back from dead workers: any worker may claim them again.
 A worker is dead when its last beat is older than its lease, or when its session is gone and it has not beaten for 1.5 s.
 A run whose workers died more often than max_recoveries in a row without progress ends as dead.
-Returns how many runs were taken back. Locks dead workers'' rows and their runs without waiting; never waits for anybody.';
+Returns how many runs were taken back. Raises 55000 outside READ COMMITTED. Locks dead workers'' rows and their runs without waiting; never waits for anybody.';

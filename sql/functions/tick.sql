@@ -91,6 +91,7 @@ declare
   v_drained record;
   v_done jsonb;
 begin
+  perform perdure._check_isolation();
   select d.applied, d.skipped into strict v_drained from perdure.drain() as d;
   v_done := jsonb_build_object(
     'drained', v_drained.applied,
@@ -98,10 +99,12 @@ begin
     'overdue', perdure._end_overdue(v_now),
     'recovered', perdure.recover(),
     'freed', perdure._free_successors(null, v_now));
-  return v_done || jsonb_build_object('truncated', perdure._truncate_wake());
+  -- only in a transaction of its own: in a longer one the lock would keep every sender waiting
+  return v_done || jsonb_build_object(
+    'truncated', transaction_timestamp() = statement_timestamp() and perdure._truncate_wake());
 end;
 $$;
 comment on function perdure.tick() is
 'Do one round of the engine''s housekeeping: drain, deadlines, deaths, successors.
-Returns an object with what it did: drained, skipped, overdue, recovered, freed, truncated. May be called by anybody at any time;
-each part locks without waiting.';
+Returns an object with what it did: drained, skipped, overdue, recovered, freed, truncated. May be called by anybody at
+any time; each part locks without waiting, until the transaction ends. Raises 55000 outside READ COMMITTED.';
