@@ -53,6 +53,7 @@ class Carrier:
         self._flusher = flusher
         self._worker_id = worker_id
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
+        self._known: dict[UUID, int] = {}
         self.step_slots = asyncio.Semaphore(max_steps)
         self.threads: Executor = ThreadPoolExecutor(max_steps, thread_name_prefix=_THREAD_NAME)
 
@@ -71,6 +72,17 @@ class Carrier:
         """Return the worker's clock."""
         return datetime.now(timezone.utc)
 
+    def forget(self, claim: UUID) -> None:
+        """Note that a claim has left memory."""
+        self._known.pop(claim, None)
+
+    def _last_answer(self, run: Claimed) -> int:
+        """Return an ordinal below which every answer of the engine has come here."""
+        known = self._known.get(run.claim)
+        if known is None:
+            known = self._known[run.claim] = max((step.ordinal for step in run.checkpoints), default=0)
+        return known
+
     async def save(self, run: Claimed, save: Save) -> Recorded:
         """Save one checkpoint; return what is on record under its key."""
         row, was_in_doubt = await self._flusher.call(SAVE, run.run_id, _wire.save_text(run, save), save.key)
@@ -88,12 +100,14 @@ class Carrier:
     async def suspend(self, run: Claimed, waits: Sequence[Wait], *, keep: bool) -> SuspendAnswer:
         """Suspend on this set of waits, or with `keep` only look."""
         kind = LOOK if keep else SUSPEND
-        row, _ = await self._flusher.call(kind, run.run_id, _wire.suspension_text(run, waits))
+        row, _ = await self._flusher.call(kind, run.run_id, _wire.suspension_text(run, waits, self._last_answer(run)))
         match row["answer"]:
             case "suspended" | "done":
                 return Suspended()
             case "answered":
-                return Answered(_wire.checkpoint_of(row["checkpoint"]))
+                checkpoint = _wire.checkpoint_of(row["checkpoint"])
+                self._known[run.claim] = checkpoint.ordinal
+                return Answered(checkpoint)
             case "retry_due":
                 return RetryDue()
             case "waiting":
@@ -139,7 +153,8 @@ class Carrier:
             await cursor.execute(self._schema(_sql.READ_STEPS), place)
         row = await cursor.fetchone()
         assert row is not None
-        return next(_wire.checkpoint_of(step) for step in row[0] if step["key"] == save.key and "saved_at" in step)
+        step = next(step for step in row[0] if step["key"] == save.key and "saved_at" in step)
+        return _wire.checkpoint_of(step)
 
     async def still_held(self, run: Claimed) -> bool:
         """Ask whether this worker still holds the run; waits until the database can be asked."""

@@ -197,7 +197,7 @@ class Flusher:
         claim_at = min(self._claim_at, self._empty_at + _RIDE_PAUSE) if has_calls else self._claim_at
         if self._is_closing or asyncio.get_running_loop().time() < claim_at:
             return 0
-        return min(self._host.room(), MAX_CALLS)
+        return max(0, min(self._host.room(), MAX_CALLS))
 
     async def _send(self, conn: Connection, worker_id: UUID, calls: Sequence[Call], claimable: int) -> None:
         """Send calls in one transaction; on a refusal find the call that it is about."""

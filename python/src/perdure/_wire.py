@@ -97,13 +97,13 @@ def try_text(run: Claimed, failed: FailedTry) -> str:
     )
 
 
-def suspension_text(run: Claimed, waits: Sequence[Wait]) -> str:
-    """Return the object that suspend_runs takes."""
+def suspension_text(run: Claimed, waits: Sequence[Wait], known: int) -> str:
+    """Return the object that suspend_runs takes; `known` is the highest ordinal that has come here."""
     listed = ",".join(
         f'{{"key":{quote(wait.key)},"kind":"{wait.kind}"{_optional("name", wait.name)}{_optional("until", wait.until)}}}'
         for wait in waits
     )
-    return f'{_run(run)},"waits":[{listed}]}}'
+    return f'{_run(run)},"after":{known},"waits":[{listed}]}}'
 
 
 def end_text(run: Claimed, field: str = "", text: str | None = None) -> str:

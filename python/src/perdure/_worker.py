@@ -200,6 +200,7 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         execution = self._tasks.pop(task)
+        self._carrier.forget(execution.claimed.claim)
         if not task.cancelled() and task.exception() is not None:
             logger.error("run %s broke the worker", execution.claimed.run_id, exc_info=task.exception())
         if self._claims.get(execution.claimed.run_id) is execution:  # it left without an answer

@@ -1,0 +1,117 @@
+"""Workflows that leave a trace in the database of each time that a step's code ran."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+import perdure
+
+app = perdure.App()
+PAID = perdure.Signal("paid", int)
+
+def trace(key: str, step: str) -> int:
+    """Note in the outside world, apart from what the run saves, that a step's code ran; return how often it did."""
+    with psycopg.connect(os.environ["PERDURE_DSN"], autocommit=True) as conn:
+        conn.execute("insert into public.trace (key, step, pid) values (%s, %s, %s)", [key, step, os.getpid()])
+        row = conn.execute("select count(*) from public.trace where key = %s and step = %s", [key, step]).fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count
+
+
+def reserve(key: str) -> str:
+    """A plain function: it runs in a thread."""
+    trace(key, "reserve")
+    return f"reserved {key}"
+
+
+async def book(conn: Any, key: str) -> str:
+    """A transaction step: its row and its checkpoint are one commit."""
+    await conn.execute("insert into public.trace (key, step, pid) values (%s, 'book', %s)", [key, os.getpid()])
+    return f"booked {key}"
+
+
+@perdure.step(retry=perdure.Retry(delay=timedelta(milliseconds=10), jitter=0.0))
+def flaky(key: str) -> str:
+    """Fail the first time."""
+    if trace(key, "flaky") == 1:
+        raise OSError("the first time always fails")
+    return "worked"
+
+
+def ship(key: str) -> str:
+    """Another plain function."""
+    trace(key, "ship")
+    return f"shipped {key}"
+
+
+@perdure.step(at_most_once=True)
+def charge(key: str) -> str:
+    """Kill the worker in the middle, the first time."""
+    if trace(key, "charge") == 1 and "die" in key:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "charged"
+
+
+@app.workflow()
+async def order(run: perdure.AsyncRun, key: str) -> list[str]:
+    """Use each function of the protocol once at least."""
+    done = [await run.step(reserve, key), await run.transaction(book, key), await run.step(flaky, key)]
+    paid = await run.wait_signal(PAID)
+    await run.sleep(timedelta(milliseconds=20))
+    return [*done, str(paid), await run.step(ship, key)]
+
+
+@app.workflow()
+async def once(run: perdure.AsyncRun, key: str) -> str:
+    """Charge, and say what became of it."""
+    try:
+        return await run.step(charge, key)
+    except perdure.StepFailed as failure:
+        return failure.type
+
+
+async def think(key: str, seconds: float) -> str:
+    """Take a while."""
+    trace(key, "think")
+    await asyncio.sleep(seconds)
+    return key
+
+
+async def hog(key: str, seconds: float) -> str:
+    """Hold up the event loop, as no step should."""
+    trace(key, "hog")
+    time.sleep(seconds)  # noqa: ASYNC251
+    return key
+
+
+@app.workflow()
+async def slow(run: perdure.AsyncRun, key: str) -> str:
+    """Two steps of a while each."""
+    await run.options(key="first").step(think, f"{key}/1", 0.3)
+    return await run.options(key="second").step(think, f"{key}/2", 0.3)
+
+
+@app.workflow()
+async def long(run: perdure.AsyncRun, key: str) -> str:
+    """One step of three seconds."""
+    return await run.step(think, key, 3.0)
+
+
+@app.workflow()
+async def greedy(run: perdure.AsyncRun, key: str) -> str:
+    """A step that holds up the loop for longer than the lease."""
+    return await run.step(hog, key, 3.0)
+
+
+@app.workflow()
+async def failing(run: perdure.AsyncRun, key: str) -> str:
+    """End badly."""
+    raise ValueError(key)
