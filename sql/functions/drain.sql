@@ -57,7 +57,13 @@ begin
       where d.run_id = _apply_act.run_id;
     when 'resume' then
       update perdure.dispatch as d
-      set is_paused = false, recoveries = 0, ready_at = greatest(d.ready_at, _apply_act.now)
+      set
+        is_paused = false,
+        recoveries = 0,
+        ready_at = case
+          when d.cancel is null then greatest(d.ready_at, _apply_act.now)
+          else _apply_act.now  -- it may have been suspended, paused, before it heard of the cancel
+        end
       where d.run_id = _apply_act.run_id;
   end case;
   return 'accepted';
