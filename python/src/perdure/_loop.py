@@ -40,6 +40,10 @@ class Spinning(Exception):
     """The run's tasks never come to rest."""
 
 
+def _nothing() -> None:
+    return None
+
+
 class _Ready(asyncio.Handle):
     """A callback that is ready; our own, since a Handle cannot be run without private attributes."""
 
@@ -65,8 +69,12 @@ class _Ready(asyncio.Handle):
         return f"<ready {self._call!r}>"
 
     def run(self) -> None:
-        if not self._is_dropped:
-            self._context_of.run(self._call, *self._with)
+        try:
+            if not self._is_dropped:
+                self._context_of.run(self._call, *self._with)
+        finally:
+            # A traceback keeps this frame alive, and with it the task that keeps the traceback.
+            self._call, self._with = _nothing, ()
 
 
 class Timer(asyncio.TimerHandle):
@@ -113,8 +121,9 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     # What the execution calls
 
-    def drain(self, limit: int = _DRAIN_LIMIT) -> None:
+    def drain(self, limit: int | None = None) -> None:
         """Run all that is ready; raise Spinning when there is no end of it."""
+        left = _DRAIN_LIMIT if limit is None else limit
         outer = _get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         ready = self._ready
@@ -123,16 +132,15 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._is_draining = True
         try:
             while ready:
-                limit -= 1
-                if limit < 0:
+                left -= 1
+                if left < 0:
                     raise Spinning
-                handle = ready.popleft()
                 try:
-                    handle.run()
+                    ready.popleft().run()
                 except SystemExit:
                     continue  # the task that raised it keeps it as its outcome
                 except Exception as error:  # noqa: BLE001  whatever a callback raises
-                    self.call_exception_handler({"message": f"error in {handle!r}", "exception": error})
+                    self.call_exception_handler({"message": "error in a callback", "exception": error})
         finally:
             self._is_draining = False
             sys.set_asyncgen_hooks(*hooks)
@@ -141,13 +149,17 @@ class RunLoop(asyncio.AbstractEventLoop):
     def unwind(self, rounds: int = 20, limit: int = 100_000) -> bool:
         """Cancel all tasks until they have ended; return false for code that never ends."""
         for _ in range(rounds):
-            for task in list(self.tasks):
-                task.cancel()
+            self._cancel_tasks()
             if not self._drain_within(limit) or not self.tasks:
                 break
         for generator in list(self._generators):
             self._close_generator(generator)
         return self._drain_within(limit) and not self.tasks
+
+    def _cancel_tasks(self) -> None:
+        # Apart from `unwind`, whose frame a traceback may keep: see _Ready.run.
+        for task in list(self.tasks):
+            task.cancel()
 
     def _drain_within(self, limit: int) -> bool:
         try:

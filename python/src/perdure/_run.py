@@ -16,11 +16,12 @@ from uuid import UUID, uuid5
 
 from ._engine import Checkpoint
 from ._errors import Misuse, TimedOut
-from ._hints import Unresolved, return_type
+from ._hints import Unresolved
 from ._history import Request
-from ._options import Retry, Signal, StepOptions, Value, check_name, step_name, step_options
+from ._options import Retry, Signal, StepOptions, Value, check_name
 from ._pending import Pending
 from ._steps import StepPlan
+from ._traits import traits_of
 from ._transactions import run_query
 
 if TYPE_CHECKING:
@@ -99,54 +100,43 @@ class AsyncRun:
     def step(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Pending[Any]:
         """Run a function as a step: an async one on the worker's loop, a plain one in a thread."""
         self._execution.enter()
-        options = step_options(fn)
-        return self._ask_step("step", fn, step_name(fn, options), options, args, kwargs)
+        return self._ask_step("step", fn, None, args, kwargs)
 
     def transaction(
         self, fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Pending[R]:
         """Run a function on a connection in a transaction; its writes and its checkpoint are one commit."""
         self._execution.enter()
-        options = step_options(fn)
-        name = step_name(fn, options)
-        return self._ask_step("transaction", fn, name, options, args, kwargs, is_transaction=True)
+        return self._ask_step("transaction", fn, None, args, kwargs)
 
     def sql(self, key: str, query: str, args: Mapping[str, Any] | None = None) -> Pending[Any]:
         """Run one query, effective exactly once: one column gives its value, several an object, no row None."""
         self._execution.enter()
         check_name(key, "a key")
         arguments = (query, dict(args or {}))
-        return self._ask_step("sql", run_query, key, StepOptions(), arguments, {}, is_transaction=True)
+        return self._ask_step("sql", run_query, key, arguments, {})
 
     def _ask_step(
-        self,
-        kind: str,
-        fn: Callable[..., Any],
-        name: str,
-        options: StepOptions,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        is_transaction: bool = False,
+        self, kind: str, fn: Callable[..., Any], name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Pending[Any]:
         execution, given = self._execution, self._overrides
-        key, number = self._reserve(name)
-        fingerprint = execution.codec.fingerprint(args, kwargs, f"arguments of {key!r}")
         try:
-            result_type = return_type(fn)
-            execution.codec.decoder(result_type, f"result of {key!r}")
+            traits = traits_of(fn)
         except Unresolved as unresolved:
-            raise Misuse(f"{key!r}: {unresolved}") from None
+            raise Misuse(f"step {fn!r}: {unresolved}") from None
+        key, number = self._reserve(name or traits.name)
+        fingerprint = execution.codec.fingerprint(args, kwargs, f"arguments of {key!r}")
+        execution.codec.decoder(traits.result_type, f"result of {key!r}")
+        options = traits.options
         plan = StepPlan(
             fn,
             args,
             kwargs,
-            result_type,
+            traits,
             given.retry or options.retry or execution.options.retry,
             given.timeout or options.timeout,
             given.at_most_once or options.at_most_once,
-            options.raises,
-            is_transaction,
+            kind != "step",
         )
         return execution.ask(Request(key, kind, number=number, fingerprint=fingerprint, plan=plan))
 

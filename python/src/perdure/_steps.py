@@ -29,6 +29,7 @@ from ._failures import error_text, interrupted_text
 from ._history import STARTED_KIND, Request, started_key
 from ._ledger import Ledger
 from ._options import Retry, StepInfo, running_step
+from ._traits import StepTraits
 
 logger = logging.getLogger("perdure")
 
@@ -43,11 +44,10 @@ class StepPlan:
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    result_type: Any
+    traits: StepTraits
     retry: Retry
     timeout: timedelta | None
     at_most_once: bool
-    raises: tuple[type[Exception], ...] = ()
     is_transaction: bool = False
 
 
@@ -225,7 +225,7 @@ class StepCall:
         error: BaseException | None = None
         value = None
         try:
-            value = await self._call(partial(fn, *first, *plan.args, **plan.kwargs), fn)
+            value = await self._call(partial(fn, *first, *plan.args, **plan.kwargs), plan.traits.is_async)
         except BaseException as raised:
             if not cut:
                 raise
@@ -244,7 +244,7 @@ class StepCall:
             raise asyncio.CancelledError
         what = f"result of step {request.key!r}"
         text = self.host.codec.encode(value, what)
-        return text, self.host.codec.decode(loads(text), plan.result_type, what)
+        return text, self.host.codec.decode(loads(text), plan.traits.result_type, what)
 
     def _begin_info(self, plan: StepPlan) -> None:
         deadline = self.host.claimed.deadline
@@ -255,8 +255,8 @@ class StepCall:
         self.info = StepInfo(self.request.key, self.attempt, self.host.claimed.run_id, deadline, told)
         running_step.set(self.info)
 
-    async def _call(self, call: Callable[[], Any], fn: Callable[..., Any]) -> Any:
-        if _is_async(fn):
+    async def _call(self, call: Callable[[], Any], is_async: bool) -> Any:
+        if is_async:
             return await call()
         future = self.host.engine.threads.submit(contextvars.copy_context().run, call)
         self._threads += 1
@@ -357,7 +357,3 @@ class StepCall:
             self._timer.cancel()
             self._timer = None
             self._check_ended()
-
-
-def _is_async(fn: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

@@ -1,0 +1,42 @@
+"""What is known of a function that runs as a step, read once per function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ._hints import return_type
+from ._options import StepOptions, step_name, step_options
+
+
+@dataclass(frozen=True, slots=True)
+class StepTraits:
+    """Options, name in keys, return annotation, and whether to await it."""
+
+    options: StepOptions
+    name: str
+    result_type: Any
+    is_async: bool
+
+
+_known: WeakKeyDictionary[FunctionType, StepTraits] = WeakKeyDictionary()
+
+
+def traits_of(fn: Callable[..., Any]) -> StepTraits:
+    """Return a function's traits; raise Misuse without a name, Unresolved for an annotation that cannot be read."""
+    known = _known.get(fn) if isinstance(fn, FunctionType) else None
+    if known is not None:
+        return known
+    options = step_options(fn)
+    traits = StepTraits(options, step_name(fn, options), return_type(fn), _is_async(fn))
+    if isinstance(fn, FunctionType):
+        _known[fn] = traits
+    return traits
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

@@ -1,0 +1,184 @@
+"""What a run waits for, and how the engine is asked for it.
+
+Invariants: the engine is asked only when all saves that were handed over are acknowledged, and none
+is handed over until it answers, since it chooses the ordinal of what it answers (6, 8); with steps
+in flight it is only asked to look (10): when something came, when a wait for a signal is new, and
+when a time-out is due here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from contextvars import Context
+from datetime import datetime
+from typing import Protocol
+
+from ._ending import Ending
+from ._engine import (
+    Answered,
+    Checkpoint,
+    Claimed,
+    Ended,
+    Engine,
+    RetryDue,
+    StillWaiting,
+    SuspendAnswer,
+    Suspended,
+    Wait,
+)
+from ._errors import ClaimLost
+from ._history import CANCEL_KIND, Request
+from ._ledger import Ledger
+
+logger = logging.getLogger("perdure")
+
+_LOOK_PAUSE = 0.1
+"""Seconds between two looks at a wait that is due by the worker's clock and not yet by the database's."""
+
+
+class WaitsHost(Protocol):
+    """What the waits ask of the run's execution."""
+
+    claimed: Claimed
+    engine: Engine
+    ledger: Ledger
+    context: Context
+    is_stopping: bool
+
+    def push_answer(self, request: Request | None, checkpoint: Checkpoint) -> None: ...
+    def retry_now(self, request: Request) -> None: ...
+    def stop(self, pause_reason: str | None) -> None: ...
+    def drop(self) -> None: ...
+    def finish(self, ending: Ending) -> None: ...
+    def schedule(self) -> None: ...
+
+
+class Waits:
+    """The open waits of a run, in the order asked."""
+
+    def __init__(self, host: WaitsHost, *, is_told: bool) -> None:
+        self._host: WaitsHost = weakref.proxy(host)  # no cycle: a run is freed without the collector
+        self._open: dict[str, Request] = {}
+        self._question: asyncio.Task[SuspendAnswer] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._look_after = 0.0
+        self.is_told = is_told
+        self.has_new_signal = False
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the engine has been asked and has not answered."""
+        return self._question is not None
+
+    def add(self, request: Request) -> None:
+        """Open a wait."""
+        self._open[request.key] = request
+        self.has_new_signal |= request.kind == "signal"
+
+    def add_retry(self, request: Request, at: datetime) -> None:
+        """Wait for a step's next try."""
+        request.retry_at = at
+        self._open[request.key] = request
+
+    def withdraw(self, request: Request) -> None:
+        """Close a wait that nobody awaits any more."""
+        if self._open.get(request.key) is request:
+            del self._open[request.key]
+
+    def look(self) -> None:
+        """Ask whether a wait has its answer, once all saves are acknowledged."""
+        self._host.ledger.hold()
+        if not self._host.ledger.sent:  # else the acknowledgement of the last comes here again
+            self.ask(keep=True)
+
+    def ask(self, *, keep: bool) -> None:
+        """Suspend the run on its waits, or with `keep` only look."""
+        host = self._host
+        self.is_told = self.has_new_signal = False
+        host.ledger.hold()
+        waits = [
+            Wait(r.key, r.kind, r.name, r.until) if r.retry_at is None else Wait(r.key, "retry", None, r.retry_at)
+            for r in self._open.values()
+        ]
+        work = host.engine.suspend(host.claimed, waits, keep=keep)
+        self._question = host.context.copy().run(asyncio.get_running_loop().create_task, work)
+        self._question.add_done_callback(lambda task: self._answered(task, keep))
+
+    def _answered(self, task: asyncio.Task[SuspendAnswer], keep: bool) -> None:
+        host = self._host
+        self._question = None
+        try:
+            answer = task.result()
+        except asyncio.CancelledError:
+            return
+        except ClaimLost:
+            host.drop()
+            return
+        except Exception as error:
+            logger.exception("run %s cannot be suspended", host.claimed.run_id)
+            host.stop(f"the run cannot be suspended: {type(error).__name__}: {error}")
+            return
+        if isinstance(answer, Answered):
+            self._take(answer.checkpoint)
+            self.is_told = self.is_told or keep  # there may be more
+        elif isinstance(answer, RetryDue):
+            self._retry_earliest()
+        elif isinstance(answer, StillWaiting):
+            self._look_after = task.get_loop().time() + _LOOK_PAUSE
+        else:
+            assert isinstance(answer, Suspended | Ended)
+            host.finish(Ending.SUSPENDED if isinstance(answer, Suspended) else Ending.ENDED)
+        host.ledger.free()
+        host.schedule()
+
+    def _take(self, checkpoint: Checkpoint) -> None:
+        self._host.ledger.last = max(self._host.ledger.last, checkpoint.ordinal)
+        if checkpoint.kind == CANCEL_KIND:
+            self._host.push_answer(None, checkpoint)
+            return
+        request = self._open.pop(checkpoint.key, None)
+        if request is None:
+            self._host.stop(None)  # an answer to what was not asked here: replay finds its place
+        else:
+            self._host.push_answer(request, checkpoint)
+
+    def _retry_earliest(self) -> None:
+        due = [(request.retry_at, key) for key, request in self._open.items() if request.retry_at is not None]
+        if due and not self._host.is_stopping:
+            self._host.retry_now(self._open.pop(min(due)[1]))
+
+    def set_alarm(self) -> None:
+        """Wake the run when the first of its waits is due, while steps are in flight."""
+        times = [at for request in self._open.values() if (at := request.retry_at or request.until) is not None]
+        if times:
+            loop = asyncio.get_running_loop()
+            due = (min(times) - self._host.engine.now()).total_seconds()
+            pause = self._look_after - loop.time()
+            self._alarm = loop.call_later(max(due, pause, 0.0), self._ring, context=self._host.context)
+
+    def clear_alarm(self) -> None:
+        """Forget the alarm."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _ring(self) -> None:
+        self._alarm = None
+        now = self._host.engine.now()
+        if any(request.retry_at is not None and request.retry_at <= now for request in self._open.values()):
+            self._retry_earliest()
+        else:
+            self.is_told = True
+        self._host.schedule()
+
+    def drop(self) -> None:
+        """Forget everything."""
+        self.clear_alarm()
+        self._open.clear()
+        if self._question is not None:
+            self._question.cancel()
