@@ -46,13 +46,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="for the same faults, kills and decisions again")
     parser.add_argument("--faults", type=float, default=0.35, help="share of payment requests that go wrong (0.35)")
     parser.add_argument("--cheat", action="store_true", help="falsify a book at the end, to see that it is found")
+    parser.add_argument("--keep", action="store_true", help="keep the temporary directory: data, both books, logs")
     arguments = parser.parse_args()
     if arguments.seed is None:
         arguments.seed = random.randrange(1_000_000)
 
     console = Console(width=None if Console().is_terminal else 100)
     try:
-        with scratch_directory() as directory:
+        with scratch_directory(is_kept=arguments.keep) as directory:
             return asyncio.run(Demo(console, arguments, directory).run())
     except (PostgresNotFound, ServerError, DemoFailed) as error:
         console.print(str(error), markup=False)
@@ -63,14 +64,17 @@ def main() -> int:
 
 
 @contextmanager
-def scratch_directory() -> Iterator[Path]:
+def scratch_directory(*, is_kept: bool) -> Iterator[Path]:
     """Make a temporary directory that the account which runs Postgres can enter, and remove it."""
     directory = Path(tempfile.mkdtemp(prefix="perdure-demo-"))
     directory.chmod(0o711)
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if is_kept:
+            print(f"Kept: {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 class Demo:
@@ -103,7 +107,7 @@ class Demo:
             return self._prove(chaos)
         finally:
             self.processes.kill()
-            self.postgres.destroy()
+            self.postgres.stop()
 
     async def _set_up(self) -> None:
         started = time.monotonic()

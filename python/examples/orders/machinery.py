@@ -70,10 +70,10 @@ class Postgres:
         with self._lock:
             self.server.restart("immediate")
 
-    def destroy(self) -> None:
-        """Stop the server and remove its directory."""
+    def stop(self) -> None:
+        """Stop the server, whose directory is somebody else's to remove."""
         with self._lock:
-            self.server.destroy()
+            self.server.stop("fast")
 
 
 class Program:
