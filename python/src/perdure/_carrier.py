@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -43,6 +44,7 @@ from ._sql import Schema
 logger = logging.getLogger("perdure")
 
 _THREAD_NAME = "perdure step"
+_IDLE_THREADS_END = 0.5  # seconds within which threads without a step end once they are told to
 
 
 class Carrier:
@@ -188,4 +190,8 @@ class Carrier:
 
 def has_stuck_steps() -> bool:
     """Return whether a plain-function step still runs in this process that could not be stopped."""
-    return any(thread.name.startswith(_THREAD_NAME) for thread in threading.enumerate())
+    deadline = time.monotonic() + _IDLE_THREADS_END
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(_THREAD_NAME)]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return any(thread.is_alive() for thread in threads)
