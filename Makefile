@@ -15,6 +15,8 @@ JOBS ?= 2
 SCHEMA ?= perdure
 FORCE ?=
 ARGS ?=
+IMAGE ?= perdure
+IMAGE_ARGS ?=
 BUILD_SQL = $(PYTHON) python/src/perdure/_build.py --schema '$(SCHEMA)'
 
 # ---------------------------------------------------------------------------------------------- what people type
@@ -83,7 +85,7 @@ build: $(READY)  ## wheel and sdist into dist/
 
 .PHONY: image
 image: build  ## the Docker image perdure: Postgres 17 with pg_cron and Perdure
-	docker build -t perdure -f docker/Dockerfile .
+	docker build $(IMAGE_ARGS) --tag '$(IMAGE)' --file docker/Dockerfile .
 
 .PHONY: reference
 reference: $(READY) provision  ## write sql/REFERENCE.md anew from the comments in the catalog
