@@ -17,8 +17,8 @@ parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$ select perdure._now() $$;
 comment on function perdure._clock() is
-'Tell the time to a view: (select perdure._clock()) is read once per statement, and, being stable,
-leaves the planner free.';
+'Tell the time to a view.
+Read as (select perdure._clock()) it is one time for a whole statement and, being stable, leaves the planner free.';
 
 create or replace function perdure._server_started_at()
 returns timestamptz

@@ -8,7 +8,6 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when _since.run.finished_at is not null then _since.run.finished_at
     when _since.run.state = 'running' then _since.run.claimed_at
     when _since.run.state = 'ready' then _since.run.ready_at
     when _since.run.state = 'scheduled' then _since.run.created_at
@@ -164,7 +163,7 @@ begin
   end if;
   return query select e.* from perdure._explain_waits(_explain_unfinished.run, _explain_unfinished.now) as e;
   return query
-  select format('Step "%s" has failed %s times, last with %s%s%s.', s.key, s.attempts,
+  select format('Step "%s" failed in try %s with %s%s%s.', s.key, s.attempts,
     coalesce(s.error ->> 'type', 'an error'), perdure._because(s.error ->> 'message'),
     coalesce('; next try at ' || perdure._when(s.retry_at, _explain_unfinished.now), ''))
   from perdure.steps as s
@@ -194,6 +193,7 @@ as $$
 declare
   v_now constant timestamptz := perdure._clock();
   v_run perdure.runs;
+  v_name text;
 begin
   select r.* into v_run from perdure.runs as r where r.run_id = explain.run_id;
   if not found then
@@ -201,12 +201,15 @@ begin
       using errcode = 'PD001',  -- run_not_found
             hint = 'It may have been started in a transaction that is still open or was rolled back.';
   end if;
-  return next format('Run %s of workflow "%s"%s is %s since %s.', v_run.run_id, v_run.workflow,
-    coalesce(' with key "' || v_run.key || '"', ''), v_run.state,
-    perdure._when(perdure._since(v_run), v_now));
+  v_name := format('Run %s of workflow "%s"%s', v_run.run_id, v_run.workflow,
+    coalesce(' with key "' || v_run.key || '"', ''));
   if v_run.finished_at is not null then
+    return next format('%s ended as %s at %s, after %s.', v_name, v_run.state,
+      perdure._when(v_run.finished_at, v_now), perdure._span(v_run.duration));
     return query select e.* from perdure._explain_end(v_run) as e;
   else
+    return next format('%s is %s since %s.', v_name, v_run.state,
+      perdure._when(perdure._since(v_run), v_now));
     return query select e.* from perdure._explain_unfinished(v_run, v_now) as e;
   end if;
 end;

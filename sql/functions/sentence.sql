@@ -29,7 +29,7 @@ begin
     select s.attempt into v_tries
     from perdure.step as s
     where s.run_id = _explain_end.run.run_id and s.key = v_step;
-    return next format('What failed is step "%s"%s.', v_step, ', after ' || v_tries || ' tries');
+    return next format('What failed is step "%s"%s.', v_step, ', in try ' || v_tries);
   end if;
   return next format(
     'To let it go on from where it stopped: select perdure.retry(%L);', _explain_end.run.run_id);
@@ -167,7 +167,7 @@ begin
   if _explain_deaths.run.recoveries = 0 then
     return;
   end if;
-  return next format('Its workers died %s times in a row without progress; it is given up after %s.',
+  return next format('Deaths of its workers in a row, without progress: %s. It is given up after %s.',
     _explain_deaths.run.recoveries, _explain_deaths.run.max_recoveries + 1);
   if _explain_deaths.run.recoveries >= 2 and _explain_deaths.run.worker_id is null then
     return next

@@ -4,6 +4,7 @@ create or replace function perdure._span(span interval)
 returns text
 language sql
 stable
+strict
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -22,6 +23,7 @@ create or replace function perdure._when(at timestamptz, now timestamptz)
 returns text
 language sql
 stable
+strict
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$

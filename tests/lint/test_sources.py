@@ -25,6 +25,7 @@ ORDER = ["language", "volatility", "strict", "leakproof", "parallel", "security"
 FUNCTION = re.compile(r"function perdure\.(\w+)\(.*?\nas \$\w*\$(.*?)\$\w*\$;", re.DOTALL)
 
 BEHAVIOUR = sorted((SQL / "functions").glob("*.sql"))
+VIEWS = sorted((SQL / "views").glob("*.sql"))
 
 
 def statements(path: Path) -> list[ast.Node]:
@@ -47,7 +48,7 @@ def test_every_source_is_built_in_exactly_once() -> None:
     listed = included(SQL / "install.sql")
     assert_none({where(path) for path in listed if listed.count(path) > 1}, "built in more than once")
     entries = {SQL / "install.sql", SQL / "uninstall.sql"}
-    forgotten = {*SQL.glob("*.sql"), *SQL.glob("schema/*.sql"), *BEHAVIOUR} - set(listed) - entries
+    forgotten = {*SQL.glob("*.sql"), *SQL.glob("schema/*.sql"), *BEHAVIOUR, *VIEWS} - set(listed) - entries
     assert_none(map(where, forgotten), "in no manifest")
 
 
@@ -55,7 +56,7 @@ def test_behaviour_is_only_replaced_and_described() -> None:
     allowed = (ast.CreateFunctionStmt, ast.ViewStmt, ast.CommentStmt)
     odd = [
         f"{where(path)}: {type(statement).__name__}"
-        for path in [*BEHAVIOUR, *SQL.glob("views.sql")]
+        for path in [*BEHAVIOUR, *VIEWS]
         for statement in statements(path)
         if not isinstance(statement, allowed) or getattr(statement, "replace", True) is False
     ]
