@@ -140,6 +140,11 @@ class Worker:
         """End a run badly."""
         assert self._batch("fail_runs", "ends", {**held, "saves": [], "error": error}, "answer") == "done"
 
+    def beat(self, run: str, key: str, since: str) -> None:
+        """Tell that a step has been running for long."""
+        activity = json.dumps([{"run_id": run, "key": key, "since": since, "progress": None}])
+        self._run("select perdure.beat", {"worker_id": self.id, "runs_held": 1, "activity": activity})
+
     def _batch(self, function: str, argument: str, one: dict[str, Any], column: str) -> Any:
         return self._run(
             f"select {column} from perdure.{function}", {"worker_id": self.id, argument: json.dumps([one])}

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
+import psycopg
+
 from perdure import _install
 from perdure.cli import statements
 from perdure.cli.output import duration
@@ -60,7 +62,7 @@ _STUCK = {
         "wrong",
         "Deploy a worker that has {workflows}, or stop the runs: perdure terminate {run}",
     ),
-    "worker_is_silent": ("wrong", "The next tick takes them back; at once: select {schema}.recover();"),
+    "worker_is_silent": ("wrong", "The next tick takes them back; at once, in psql: select {schema}.recover();"),
     "suspect": ("warning", "They are tried one by one; look at the first: perdure show {run}"),
     "ready_for_long": (
         "wrong",
@@ -93,7 +95,7 @@ def server(db: Session) -> Iterator[Finding]:
     if isolation != "read committed":
         yield Finding(
             "wrong", "isolation", f"transactions begin as {isolation} here, workers insist on read committed",
-            f"alter role {db.conn.info.user} set default_transaction_isolation = 'read committed';",
+            f"In psql: alter role {db.conn.info.user} set default_transaction_isolation = 'read committed';",
         )  # fmt: skip
     if backend != db.conn.info.backend_pid:
         yield Finding(
@@ -136,7 +138,7 @@ def rights(db: Session) -> tuple[list[str], Finding]:
     return kinds, Finding("ok", "rights", f"role {role} may: {', '.join(kinds)}")
 
 
-def workers(found: list[Worker]) -> Iterator[Finding]:
+def workers(found: list[Worker], schema: str) -> Iterator[Finding]:
     """Who is alive, who is silent, who has lost count."""
     alive = [worker for worker in found if worker.is_alive]
     if alive:
@@ -154,7 +156,7 @@ def workers(found: list[Worker]) -> Iterator[Finding]:
         if not worker.is_alive:
             yield Finding(
                 "wrong", "workers", f"{silence}, longer than its lease of {duration(worker.lease)}; it holds {_count(worker.runs, 'run')}",
-                "Nobody has declared it dead, so nobody ticks: see ticks, below. Then see why it died.",
+                f"Nobody has declared it dead, so nobody ticks: start a worker, or in psql: select {schema}.tick();",
             )  # fmt: skip
         elif worker.beat_age > timedelta(seconds=5):
             yield Finding(
@@ -178,7 +180,7 @@ def ticks(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
     if age > 10:
         yield Finding(
             "wrong", "ticks", f"{_count(waiting, 'message')} to runs not looked at for {duration(timedelta(seconds=age))}",
-            f"Nobody ticks: start a worker or schedule pg_cron. By hand, at once: select {db.target.schema}.tick();",
+            f"Nobody ticks: start a worker or schedule pg_cron. By hand, in psql: select {db.target.schema}.tick();",
         )  # fmt: skip
     elif is_worker_alive or any(finding.level == "ok" and finding.about == "cron" for finding in by_cron):
         yield Finding("ok", "ticks", "what runs are told is looked at in time")
@@ -188,7 +190,8 @@ def cron(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
     """pg_cron: there, scheduled, running, succeeding."""
     place = db.row(statements.CRON_PLACE)
     assert place is not None
-    is_here, home, may_use = place
+    is_here, may_use = place
+    home = _cron_home(db)
     level: Literal["warning", "wrong"] = "warning" if is_worker_alive else "wrong"
     meanwhile = "live workers tick" if is_worker_alive else "and no worker is alive, so nobody ticks"
     schema, role = db.target.schema, db.conn.info.user
@@ -202,8 +205,8 @@ def cron(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
             )  # fmt: skip
     elif not is_here:
         yield Finding(
-            "ok" if is_worker_alive else "warning", "cron", f"pg_cron lives in database {home}, out of sight; {meanwhile.removeprefix('and ')}",
-            None if is_worker_alive else f"select {schema}.enable_cron(); prints what to run there.",
+            "ok" if is_worker_alive else "warning", "cron", f"pg_cron lives in {home}, out of sight; {meanwhile.removeprefix('and ')}",
+            None if is_worker_alive else f"In psql: select {schema}.enable_cron(); prints what to run there.",
         )  # fmt: skip
     elif not may_use:
         yield Finding(
@@ -215,15 +218,24 @@ def cron(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
         if not jobs:
             yield Finding(
                 level, "cron", f"pg_cron is here, but role {role} sees no job that ticks; {meanwhile.removeprefix('and ')}",
-                f"select {schema}.enable_cron();",
+                f"In psql: select {schema}.enable_cron();",
             )  # fmt: skip
         for job in jobs:
             yield _job(job, schema)
 
 
+def _cron_home(db: Session) -> str | None:
+    """Where pg_cron lives; None where it is not loaded."""
+    try:
+        name = db.value(statements.CRON_HOME)
+    except psycopg.errors.InsufficientPrivilege:  # it is loaded, but only a superuser may see where it lives
+        return "another database"
+    return None if name is None else f"database {name}"
+
+
 def _job(job: CronJob, schema: str) -> Finding:
     what = f"the job of role {job.username} ({job.schedule})"
-    again = f"select {schema}.enable_cron(); schedules it anew."
+    again = f"In psql, select {schema}.enable_cron(); schedules it anew."
     if not job.active:
         return Finding("wrong", "cron", f"{what} is switched off", again)
     if job.age is None:
@@ -274,7 +286,9 @@ def violations(db: Session) -> Iterator[Finding]:
         of_run = f"run {run}: " if run else ""
         yield Finding(
             "wrong", "invariants", f"{invariant.replace('_', ' ')}: broken {_count(count, 'time')} ({of_run}{detail})",
-            f"Read the view {db.target.schema}.violations. It is a bug, or somebody wrote into the tables: please report it.",
+            f"A tick mends it, in psql: select {db.target.schema}.tick();"
+            if "does anybody tick" in detail
+            else f"Read the view {db.target.schema}.violations: somebody wrote into the tables, or it is a bug; please report it.",
         )  # fmt: skip
     if not found:
         yield Finding("ok", "invariants", "all hold")

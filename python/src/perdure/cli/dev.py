@@ -57,7 +57,7 @@ def dev(app: str | None, directory: Path | None, port: int | None, schema: str) 
         else:
             _work(app, target)
     if app is not None:
-        from perdure._worker import has_stuck_steps
+        from perdure._carrier import has_stuck_steps
 
         if has_stuck_steps():  # a step in a thread that does not end would hold up the process
             logging.shutdown()

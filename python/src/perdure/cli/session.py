@@ -180,7 +180,7 @@ def session(target: Target, kind: Kind) -> Iterator[Session]:
         try:
             yield Session(conn, target)
         except _MISSING as error:
-            raise _missing(conn, target, error, kind) from None
+            raise _missing(conn, target, error) from None
         except psycopg.Error as error:
             raise _refused(conn, target, error, kind) from None
 
@@ -190,7 +190,7 @@ def _refused(conn: psycopg.Connection[Any], target: Target, error: psycopg.Error
     return trouble.refused(error, database=info.dbname, role=info.user, schema=target.schema, kind=kind)
 
 
-def _missing(conn: psycopg.Connection[Any], target: Target, error: psycopg.Error, kind: str) -> trouble.Trouble:
+def _missing(conn: psycopg.Connection[Any], target: Target, error: psycopg.Error) -> trouble.Trouble:
     """Tell an installation that is not there from one of another version."""
     installation = _install.status(conn, target.schema)
     if installation is None:
@@ -202,4 +202,7 @@ def _missing(conn: psycopg.Connection[Any], target: Target, error: psycopg.Error
             "Run the upgrade of the database, or the command of its version.",
             detail=error.diag.message_primary,
         )
-    return _refused(conn, target, error, kind)
+    return trouble.Trouble(
+        f'the installation in schema "{target.schema}" is not whole: {error.diag.message_primary}',
+        "Something was dropped, or it was made from other sources of the same version: install it anew.",
+    )

@@ -142,9 +142,9 @@ where m.name in ('perdure_undrained_wakes', 'perdure_oldest_wake_age_seconds')
 CRON_PLACE = """
 select
   exists (select from pg_extension as e where e.extname = 'pg_cron') as is_here,
-  (select s.setting from pg_settings as s where s.name = 'cron.database_name') as home,
   coalesce((select has_schema_privilege(n.oid, 'usage') from pg_namespace as n where n.nspname = 'cron'), false) as may_use
 """
+CRON_HOME = "select current_setting('cron.database_name', true)"
 CRON_JOB = """
 select
   j.schedule, j.active, j.username,

@@ -1,0 +1,168 @@
+"""`doctor` finds what is wrong and says what to do; exit code 1 is for what is wrong alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.database import Database, PostgresServer
+
+from .conftest import Shell, Worker
+from .pooler import pooler
+
+
+def found(perdure: Shell, *words: str, code: int) -> dict[str, dict[str, Any]]:
+    """The worst finding about each thing."""
+    said = perdure("doctor", "--json", *words)
+    assert said.code == code, said.out + said.err
+    levels = ["ok", "warning", "wrong"]
+    return {f["about"]: f for f in sorted(said.json, key=lambda f: levels.index(f["level"]))}
+
+
+def test_all_is_well_with_a_live_worker(perdure: Shell, order: str, worker: Worker) -> None:
+    said = perdure("doctor")
+    assert said.code == 0, said.out
+    assert all(line.startswith(("ok", " ")) for line in said.lines), said.out
+    assert all(len(line) <= 80 for line in said.lines)
+    assert "1 live worker" in said.out
+
+
+def test_nobody_who_ticks_is_wrong(perdure: Shell, order: str) -> None:
+    findings = found(perdure, code=1)
+    assert findings["workers"]["level"] == "warning"
+    assert findings["cron"]["level"] == "wrong"
+    assert "nobody ticks" in findings["cron"]["says"]
+    assert "run_ticks()" in findings["cron"]["advice"]
+
+
+def test_messages_that_nobody_looks_at_are_wrong(perdure: Shell, database: Database, order: str) -> None:
+    run = perdure("start", order).out.strip()
+    perdure("signal", run, "paid")
+    database.clock.advance(minutes=2)
+    findings = found(perdure, code=1)
+    assert "1 message to runs not looked at for 2 m" in findings["ticks"]["says"]
+    assert "select perdure.tick();" in findings["ticks"]["advice"]
+    assert "A tick mends it" in findings["invariants"]["advice"]
+
+
+def test_a_silent_worker_is_told_before_and_after_its_lease(
+    perdure: Shell, database: Database, order: str, worker: Worker
+) -> None:
+    perdure("start", order)
+    worker.claim()
+    database.clock.stop()
+    database.clock.advance(seconds=10)
+    findings = found(perdure, code=0)
+    assert "worker by hand has been silent for 1" in findings["workers"]["says"]
+    database.clock.advance(seconds=50)
+    findings = found(perdure, code=1)
+    assert "longer than its lease of 30 s; it holds 1 run" in findings["workers"]["says"]
+    assert "worker is silent" in findings["runs"]["says"]
+
+
+def test_runs_in_a_queue_that_no_worker_takes_are_wrong(
+    perdure: Shell, database: Database, order: str, worker: Worker
+) -> None:
+    database.connect().execute("select perdure.put_queue('reports')")
+    perdure("start", order, "--queue", "reports")
+    findings = found(perdure, code=1)
+    assert "1 run no worker takes the queue" in findings["runs"]["says"]
+    assert "--queues reports" in findings["runs"]["advice"]
+
+
+def test_runs_of_a_workflow_that_no_worker_knows_are_wrong(perdure: Shell, database: Database, worker: Worker) -> None:
+    database.connect().execute("select perdure.put_workflow('bill')")
+    perdure("start", "bill")
+    assert "(workflow bill)" in found(perdure, code=1)["runs"]["says"]
+
+
+def test_a_paused_run_is_a_warning(perdure: Shell, order: str, worker: Worker) -> None:
+    run = perdure("start", order).out.strip()
+    perdure("pause", run)
+    worker.call("tick")
+    findings = found(perdure, code=0)
+    assert findings["runs"]["level"] == "warning"
+    assert f"perdure resume {run}" in findings["runs"]["advice"]
+
+
+def test_a_broken_invariant_is_wrong(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
+    run = perdure("start", order).out.strip()
+    database.admin.execute("delete from perdure.dispatch")
+    findings = found(perdure, code=1)
+    assert "a run is unfinished or ended: broken 1 time" in findings["invariants"]["says"]
+    assert run in findings["invariants"]["says"]
+
+
+def test_another_version_is_wrong(perdure: Shell, database: Database, worker: Worker) -> None:
+    database.connect().execute(
+        "create or replace function perdure.version() returns text language sql immutable as $$ select '9.9.9' $$"
+    )
+    assert "functions of 9.9.9 and tables of" in found(perdure, code=1)["schema"]["says"]
+    database.connect().execute("update perdure.install set version = '9.9.9'")
+    findings = found(perdure, code=1)
+    assert "has Perdure 9.9.9, this package is" in findings["schema"]["says"]
+    assert "pip install perdure==9.9.9" in findings["schema"]["advice"]
+
+
+def test_a_role_is_told_what_it_may(perdure: Shell, database: Database, worker: Worker) -> None:
+    role = "perdure_test_patient"
+    database.server.create_role(role)
+    findings = found(perdure, "--dsn", database.dsn(role), code=1)
+    assert findings["rights"]["says"] == f"role {role} may do nothing here"
+    assert f"grant_role('{role}', 'observer')" in findings["rights"]["advice"]
+    for kind in ("client", "observer"):
+        database.connect().execute(f"select perdure.grant_role('{role}', '{kind}')".encode())
+        findings = found(perdure, "--dsn", database.dsn(role), code=0)
+        assert findings["rights"]["level"] == ("warning" if kind == "client" else "ok")
+    assert findings["rights"]["says"] == f"role {role} may: client, observer"
+    assert "invariants" in findings
+
+
+def test_another_isolation_than_the_workers_is_wrong(perdure: Shell, database: Database, worker: Worker) -> None:
+    database.admin.execute(
+        f"alter database {database.name} set default_transaction_isolation = 'serializable'".encode()
+    )
+    findings = found(perdure, code=1)
+    assert "serializable" in findings["isolation"]["says"]
+
+
+def test_a_pooler_is_noticed(perdure: Shell, database: Database, worker: Worker) -> None:
+    with pooler(database.dsn()) as dsn:
+        findings = found(perdure, "--dsn", dsn, code=0)
+    assert findings["pooler"]["level"] == "warning"
+
+
+@pytest.mark.cron
+def test_cron_is_looked_at(tmp_path: Any, cron_server: PostgresServer, cron_database: Database) -> None:
+    perdure = Shell(tmp_path, cron_database.dsn())
+    findings = found(perdure, code=1)
+    assert "no job that ticks" in findings["cron"]["says"]
+    assert "enable_cron()" in findings["cron"]["advice"]
+
+    cron_database.connect().execute("select perdure.enable_cron()")
+    assert found(perdure, code=0)["cron"]["level"] in ("ok", "warning")  # a warning until it has run
+
+    log = "insert into cron.job_run_details (jobid, runid, job_pid, database, username, command, status, return_message, start_time, end_time)"
+    cron_database.admin.execute(
+        f"{log} select jobid, 1000000, 1, database, username, command, 'failed', 'ERROR: no such thing', now(), now() from cron.job where jobname ilike '%tick%'".encode()
+    )
+    findings = found(perdure, code=1)
+    assert "ERROR: no such thing" in findings["cron"]["says"]
+    cron_database.admin.execute(
+        "update cron.job_run_details set status = 'succeeded', start_time = now() - interval '1 hour' where runid = 1000000"
+    )
+    assert "ran last 1 h" in found(perdure, code=1)["cron"]["says"]
+    cron_database.admin.execute("update cron.job set active = false where jobname ilike '%tick%'")
+    assert "switched off" in found(perdure, code=1)["cron"]["says"]
+
+
+@pytest.mark.cron
+def test_cron_in_another_database_is_told(tmp_path: Any, cron_server: PostgresServer, cron_database: Database) -> None:
+    other = cron_server.installed_database()
+    try:
+        findings = found(Shell(tmp_path, other.dsn()), code=0)
+        assert "out of sight" in findings["cron"]["says"]
+        assert "enable_cron(); prints what to run there" in findings["cron"]["advice"]
+    finally:
+        other.drop()

@@ -1,0 +1,184 @@
+"""`runs`, `explain` and `show` tell what the views tell, to people and to machines."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from support.database import Database
+
+from .conftest import Shell, Worker
+
+
+def started(perdure: Shell, *words: str) -> str:
+    said = perdure("start", "order", *words)
+    assert said.code == 0, said.err
+    return said.out.strip()
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(timezone.utc) - timedelta(seconds=seconds)).isoformat()
+
+
+def test_runs_come_latest_first_and_whole_where_nobody_looks_on(perdure: Shell, order: str) -> None:
+    first, second = started(perdure, "--key", "a" * 90), started(perdure)
+    said = perdure("runs")
+    assert said.code == 0
+    assert said.lines[0].split() == ["RUN", "WORKFLOW", "STATE", "KEY", "QUEUE", "CREATED", "FINISHED"]
+    assert [line.split()[0] for line in said.lines[1:]] == [second, first]
+    assert "a" * 90 in said.lines[2]
+    assert "\x1b" not in said.out
+
+
+def test_runs_are_chosen(perdure: Shell, order: str, worker: Worker) -> None:
+    done = started(perdure, "--key", "k")
+    worker.complete(worker.claim(), 1)
+    ready = started(perdure)
+    assert perdure("runs", "--state", "completed", "--ids").lines == [done]
+    assert perdure("runs", "--state", "completed", "--state", "ready", "--ids").lines == [ready, done]
+    assert perdure("runs", "--key", "k", "--workflow", "order", "--queue", "default", "--ids").lines == [done]
+    assert perdure("runs", "--workflow", "other", "--ids").out == ""
+    assert perdure("runs", "--limit", "1", "--ids").lines == [ready]
+    (found,) = perdure("runs", "--state", "completed", "--json").json
+    assert (found["run"], found["workflow"], found["state"], found["key"]) == (done, "order", "completed", "k")
+    assert datetime.fromisoformat(found["finished"]) > datetime.fromisoformat(found["created"])
+
+
+def test_a_state_that_does_not_exist_is_told_with_those_that_do(perdure: Shell) -> None:
+    said = perdure("runs", "--state", "runing")
+    assert said.code == 1
+    assert "no run is ever in state 'runing'" in said.err
+    assert "backing_off" in said.err and "running" in said.err
+
+
+def test_explain_says_it_in_sentences(perdure: Shell, order: str) -> None:
+    run = started(perdure)
+    said = perdure("explain", run[:18])
+    assert said.code == 0
+    assert run in said.out
+    assert perdure("explain", run, "--json").json[0] in said.out
+
+
+@pytest.mark.parametrize("command", ["explain", "show"])
+def test_an_unknown_run_is_told(perdure: Shell, command: str) -> None:
+    said = perdure(command, "01900000-0000-7000-8000-000000000000")
+    assert said.code == 1
+    assert "is not known" in said.err
+
+
+@pytest.fixture
+def story(perdure: Shell, database: Database, order: str, worker: Worker) -> str:
+    """A run to which much has happened, and which has completed."""
+    run = started(perdure, '{"id": 42}', "--key", "order-42", "--tag", "customer=7")
+    held = worker.claim()
+    worker.save(held, "reserve", 1, started_at=ago(0.2))
+    worker.save(held, "progress", 2, "reserved", kind="value", name="progress")
+    assert worker.fail(held, "charge", 3, 1, delay=0, jitter=0) == "retry"
+    worker.save(held, "charge", 3, "ch_1", started_at=ago(0.1), attempt=2)
+    assert worker.suspend(held, {"key": "approval", "kind": "signal", "name": "approved"}) == "suspended"
+    perdure("signal", run, "approved", '{"by": "ada"}')
+    perdure("signal", run, "unheard")
+    perdure("pause", run, "--reason", "look first")
+    worker.call("drain")
+    perdure("resume", run)
+    worker.call("drain")
+    held = worker.claim()
+    worker.complete(held, {"status": "shipped"})
+    return run
+
+
+def test_show_draws_a_run_on_80_columns(perdure: Shell, story: str) -> None:
+    said = perdure("show", story, PYTHONIOENCODING="utf-8", COLUMNS="80")
+    assert said.code == 0, said.err
+    assert all(len(line) <= 80 for line in said.lines), said.out
+    assert said.lines[0] == f"order  {story}  completed"
+    assert "key order-42, customer=7" in said.out
+    assert 'input {"id": 42}' in said.out
+    bars = {
+        line.split()[0]: line for line in said.lines if line.startswith(("reserve", "progress", "charge", "approval"))
+    }
+    assert list(bars) == ["reserve", "progress", "charge", "approval"]
+    assert "█" in bars["reserve"] and "•" in bars["progress"] and "░" in bars["approval"]
+    assert "charge (2 tries)" in bars["charge"]
+    assert "charge, try 1: Declined: card declined" in said.out
+    assert "signal approved by" in said.out and 'consumed by approval  {"by": "ada"}' in said.out
+    assert "signal unheard" in said.out and "not consumed" in said.out
+    assert "pause asked" in said.out and "(look first)" in said.out
+    assert said.lines[-1] == '  {"status": "shipped"}'
+
+
+def test_show_is_typed_where_only_ascii_can_be_printed(perdure: Shell, story: str) -> None:
+    said = perdure("show", story, PYTHONIOENCODING="ascii:strict", COLUMNS="80")
+    assert said.code == 0, said.err
+    assert "# ran" in said.out
+
+
+def test_show_tells_a_machine_everything(perdure: Shell, story: str) -> None:
+    told = perdure("show", story[:13], "--json").json
+    assert told["run"]["run_id"] == story
+    assert [step["key"] for step in told["steps"]] == ["reserve", "progress", "charge", "approval"]
+    assert [signal["name"] for signal in told["signals"]] == ["approved", "unheard"]
+
+
+def test_show_tells_why_a_run_failed(perdure: Shell, order: str, worker: Worker) -> None:
+    run = started(perdure)
+    held = worker.claim()
+    assert worker.fail(held, "charge", 1, 1, max_attempts=1) == "exhausted"
+    worker.fail_run(held, type="StepFailed", message="card declined", step="charge")
+    said = perdure("show", run)
+    assert "StepFailed: card declined (step charge)" in said.out
+
+
+def test_show_tells_what_an_unfinished_run_waits_for(perdure: Shell, order: str, worker: Worker) -> None:
+    run = started(perdure)
+    held = worker.claim()
+    assert worker.suspend(held, {"key": "approval", "kind": "signal", "name": "approved"}) == "suspended"
+    said = perdure("show", run, PYTHONIOENCODING="utf-8")
+    assert "▶ still going" in said.out
+    assert '"approved"' in said.out
+
+
+def test_show_draws_a_step_that_is_running(perdure: Shell, order: str, worker: Worker) -> None:
+    run = started(perdure)
+    worker.claim()
+    worker.beat(run, "ship", ago(3))
+    said = perdure("show", run, PYTHONIOENCODING="utf-8")
+    (bar,) = (line for line in said.lines if line.startswith("ship"))
+    assert "█" in bar and bar.endswith("▶")
+    assert "held by by hand" in said.out
+
+
+def test_show_of_a_run_that_sleeps_for_ever_works(perdure: Shell, order: str, worker: Worker) -> None:
+    run = started(perdure)
+    held = worker.claim()
+    assert worker.suspend(held, {"key": "sleep", "kind": "sleep", "until": "infinity"}) == "suspended"
+    assert perdure("show", run).code == 0
+
+
+def test_show_of_long_runs_leaves_earlier_steps_out_unless_asked(perdure: Shell, order: str, worker: Worker) -> None:
+    run = started(perdure)
+    held = worker.claim()
+    for n in range(1, 71):
+        worker.save(held, f"step-{n}", n)
+    said = perdure("show", run)
+    assert "10 earlier steps are left out" in said.out
+    assert "step-10 " not in said.out and "step-11 " in said.out
+    assert "step-1 " in perdure("show", run, "--all").out
+
+
+def test_show_follows_a_run_to_its_end(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
+    run = started(perdure)
+    held = worker.claim()
+    following = subprocess.Popen(
+        perdure.command("show", run, "--follow"), cwd=perdure.directory, env=perdure.environment, text=True,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    database.wait_until(
+        "select count(*) = 1 from pg_stat_activity where application_name = 'perdure' and query ilike '%%commit%%'"
+    )
+    worker.complete(held, "at last")
+    out, _ = following.communicate(timeout=20)
+    assert following.returncode == 0
+    assert out.endswith('"at last"\n')
