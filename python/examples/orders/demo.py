@@ -196,6 +196,7 @@ class Demo:
             shop, charges, requests = books.read_shop(conn), book.charges(), book.requests()
             steps = conn.execute("select count(*) from perdure.steps as s where s.saved_at is not null").fetchone()
             broken = conn.execute("select t.invariant, t.violations from perdure.selftest() as t").fetchall()
+            report.print_unfinished(self.console, conn)
             report.print_timeline(self.console, conn, chaos, requests)
         report.print_recoveries(self.console, chaos)
         report.print_troubles(self.console, self.files, requests, self.approver, len(chaos.kills))

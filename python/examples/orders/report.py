@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from rich.console import Console
@@ -26,6 +27,13 @@ from perdure.runs as r
 where r.run_id = any(%s) and r.state = 'completed'
 order by r.result = '"shipped"' desc, (select count(*) from perdure.history as h where h.run_id = r.run_id) desc
 limit 1
+"""
+UNFINISHED = """
+select r.key, (select string_agg(line, e'\\n') from perdure.explain(r.run_id) as e (line))
+from perdure.runs as r
+where r.finished_at is null
+order by r.run_id
+limit 5
 """
 HISTORY = "select h.at, h.what, h.key, h.detail from perdure.history as h where h.run_id = %s order by h.at"
 
@@ -57,23 +65,25 @@ def print_timeline(console: Console, conn: psycopg.Connection[Any], chaos: Chaos
     console.print(table)
 
 
+def print_unfinished(console: Console, conn: psycopg.Connection[Any]) -> None:
+    """Print why runs do not go on, if there are any such: the database knows."""
+    for number, explanation in conn.execute(UNFINISHED).fetchall():
+        _heading(console, f"Order {number} is not done")
+        console.print(explanation, highlight=False, markup=False)
+
+
 def print_recoveries(console: Console, chaos: Chaos) -> None:
     """Print how long each recovery took."""
-    _heading(console, "Recovery")
+    _heading(console, "Recovery: from the kill until other hands have the runs")
     rows = []
     for kill in chaos.kills:
-        told = (
-            f"{_runs(len(kill.held))}: the first goes on after {kill.first_after:.1f} s, the last after {kill.recovered_after or 0:.1f} s"
-            if kill.held
-            else "it held nothing"
-        )
+        told = f"{_runs(kill.held)} on after {kill.first_after or 0:.1f} to {kill.recovered_after or 0:.1f} s"
         is_calm = any(kill.at < restart.at + CALM and restart.at < kill.at + 2 for restart in chaos.restarts)
-        rows.append(
-            (kill.at, f"kill -9 of worker {kill.worker}", f"{told}{' *' * is_calm}{' +' * bool(kill.suspects)}")
-        )
+        marks = f"{' *' * is_calm}{' +' * bool(kill.suspects)}"
+        rows.append((kill.at, f"kill -9 of worker {kill.worker}", told + marks if kill.held else "it held nothing"))
     for restart in chaos.restarts:
-        saved = f"the next step is saved after {restart.next_step_after or 0:.1f} s"
-        rows.append((restart.at, "Postgres stopped hard", f"back after {restart.down:.1f} s, {saved}"))
+        told = f"back after {restart.down:.1f} s, next step saved after {restart.next_step_after or 0:.1f} s"
+        rows.append((restart.at, "Postgres stopped hard", told))
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
@@ -148,8 +158,8 @@ def _request_line(request: Request) -> tuple[datetime, str, str, str]:
     return at, "payment server asked", "", request.fault or "answered"
 
 
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
+def _runs(held: Sequence[UUID]) -> str:
+    return "1 run goes" if len(held) == 1 else f"{len(held)} runs go"
 
 
 def _listed(counts: Counter[str]) -> str:
