@@ -29,7 +29,6 @@ from perdure._engine import (
     Answered,
     Checkpoint,
     Claimed,
-    Ended,
     FailedTry,
     Recorded,
     RetryDue,
@@ -96,10 +95,6 @@ class Row:
         return max((c.ordinal for c in self.steps.values()), default=0) + 1
 
 
-class Killed(Exception):
-    """Raised nowhere: a killed worker is told ClaimLost, which is how its execution learns of it."""
-
-
 class Store:
     """The database: rows and a clock that tests can move."""
 
@@ -138,9 +133,7 @@ def look(store: Store, row: Row, waits: Sequence[Wait]) -> SuspendAnswer | None:
     now = store.now()
     if row.cancel is not None and "~cancel" not in row.steps:
         told = {"status": row.cancel, "reason": "asked"}
-        return Answered(
-            row.add(Checkpoint(row.next_ordinal, "~cancel", "cancel", None, None, True, told, None, now))
-        )
+        return Answered(row.add(Checkpoint(row.next_ordinal, "~cancel", "cancel", None, None, True, told, None, now)))
     for wait in waits:
         if wait.kind == "signal":
             found = next((s for s in row.signals if s[0] == wait.name), None)
@@ -367,6 +360,3 @@ def _has_answer(store: Store, row: Row) -> bool:
         (wait.kind == "signal" and wait.name in names) or (wait.until is not None and wait.until <= store.now())
         for wait in row.waits
     ) or (row.cancel is not None and "~cancel" not in row.steps)
-
-
-_ = Ended

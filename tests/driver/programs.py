@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import perdure._options as options
-from perdure._errors import StepFailed, TimedOut
+from perdure._errors import Cancelled, StepFailed, TimedOut
 from perdure._options import Retry, Signal
 from perdure._pending import Pending
 from perdure._run import AsyncRun
@@ -68,6 +68,9 @@ class Player:
             )
         except BROKEN as error:
             value = type(error).__name__
+        except Cancelled:
+            self.trace.append((form, "cancelled", self.run.now().isoformat()))
+            raise
         self.trace.append((form, repr(value), self.run.now().isoformat()))
         return value
 
@@ -109,13 +112,19 @@ class Player:
         return n
 
     async def play_seq(self, children: list[Node], _: bool) -> Any:
-        return [await self.play(child) for child in children]
+        try:
+            return [await self.play(child) for child in children]
+        except Cancelled:
+            await self.play(("step", 5))
+            if len(children) % 2:
+                raise
+            return "cleaned up"
 
     async def play_gather(self, children: list[Node], is_mixed: bool) -> Any:
         # Leaves as bare pendings when mixed: some fail then, and gather leaves the others running.
         parts = [self.leaf(c) if is_mixed and c[0] in LEAVES else self.play(c) for c in children]
         results = await asyncio.gather(*parts, return_exceptions=True)
-        return [r if not isinstance(r, Exception) else type(r).__name__ for r in results]
+        return [r if not isinstance(r, BaseException) else type(r).__name__ for r in results]
 
     async def play_race(self, children: list[Node]) -> Any:
         racers = {f"r{n}": self.leaf(c) for n, c in enumerate(children) if c[0] != "asleep"}
@@ -138,21 +147,18 @@ class Player:
 
     async def play_first(self, children: list[Node], leaves_rest: bool) -> Any:
         tasks = [asyncio.ensure_future(self.play(child)) for child in children]
-        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        _, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if leaves_rest and rest:
             await asyncio.wait(rest, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        return [task.result() if not task.cancelled() else "cancelled" for task in tasks]
+        return [outcome(task) for task in tasks]
 
     async def play_completed(self, children: list[Node], _: bool) -> Any:
         # Tasks, not coroutines: as_completed keeps those in a set, and would start them in any order.
         tasks = [asyncio.ensure_future(self.play(child)) for child in children]
-        results = []
-        for ended in asyncio.as_completed(tasks):
-            results.append(await ended)
-        return results
+        return [await ended for ended in asyncio.as_completed(tasks)]
 
     async def play_tasks(self, children: list[Node], is_reversed: bool) -> Any:
         tasks = [asyncio.create_task(self.play(child)) for child in children]
@@ -169,5 +175,13 @@ class Player:
         except BaseException as error:
             if type(error).__name__ != "ExceptionGroup":
                 raise
-            return ["aborted", [t.result() if not t.cancelled() else "cancelled" for t in tasks]]
+            return ["aborted", [outcome(task) for task in tasks]]
         return [task.result() for task in tasks]
+
+
+def outcome(task: asyncio.Future[Any]) -> Any:
+    """Return what a task gave, or how it ended otherwise."""
+    if task.cancelled():
+        return "cancelled"
+    error = task.exception()
+    return task.result() if error is None else type(error).__name__

@@ -95,13 +95,13 @@ async def shield(run: AsyncRun) -> Any:
 
 
 async def create_task(run: AsyncRun) -> Any:
-    task = asyncio.create_task(run.step(give, 1))  # type: ignore[arg-type]
+    task = asyncio.create_task(run.step(give, 1))
     other = asyncio.ensure_future(run.step(give, 2))
     return [await task, await other]
 
 
 async def create_task_cancelled_at_once(run: AsyncRun) -> Any:
-    task = asyncio.create_task(run.step(give, 1))  # type: ignore[arg-type]
+    task = asyncio.create_task(run.step(give, 1))
     task.cancel()
     try:
         await task

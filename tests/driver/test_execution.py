@@ -169,7 +169,9 @@ async def test_a_conflict_pauses_the_run_and_names_both(store: Store, kind: str)
     store.skip(DAY)
     await carry_once(FakeEngine(store), row, Workflow(new))
     assert row.status is None and row.pause_reason is not None and row.claim is None
-    wanted = ("is on record as a step", "asks for a value") if kind == "other kind" else ("is on record with", "asks with")
+    wanted = (
+        ("is on record as a step", "asks for a value") if kind == "other kind" else ("is on record with", "asks with")
+    )
     assert all(words in row.pause_reason for words in wanted)
     row.pause_reason = None  # the deploy is rolled back
     await carry(store, row, Workflow(old))
@@ -438,7 +440,11 @@ async def test_what_a_workflow_raises_is_its_error(store: Store) -> None:
 
     row = await carry(store, store.start(Workflow(flow)), Workflow(flow))
     assert row.status == "failed"
-    assert row.error["type"] == "StepFailed" and row.error["step"] == "fail" and "AssertionError: broken" in row.error["message"]
+    assert (
+        row.error["type"] == "StepFailed"
+        and row.error["step"] == "fail"
+        and "AssertionError: broken" in row.error["message"]
+    )
     row = await carry(store, store.start(Workflow(unencodable)), Workflow(unencodable))
     assert row.error["type"] == "EncodingFailed" and "object" in row.error["message"]
     row = await carry(store, store.start(Workflow(leaves)), Workflow(leaves))
@@ -531,4 +537,3 @@ def test_a_lambda_has_no_name_to_be_a_step() -> None:
     fn = lambda: 1  # noqa: E731
     with pytest.raises(Misuse, match="lambda"):
         step_name(fn, step_options(fn))
-

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from driver.fake_engine import FakeConnection, FakeEngine, Store, carry, carry_once, execution_of
+from driver.fake_engine import FakeConnection, FakeEngine, Store, carry, carry_once
 from perdure import (
     AsyncRun,
     DoNotRetry,
@@ -296,7 +296,7 @@ async def test_a_save_that_the_database_refuses_fails_the_step(store: Store) -> 
 
     workflow = retried(big)
     engine, row = FakeEngine(store), store.start(workflow)
-    engine.fail_next["save"] = [LimitExceeded("result of step \"big\" is too large")]
+    engine.fail_next["save"] = [LimitExceeded('result of step "big" is too large')]
     await carry_once(engine, row, workflow)
     assert row.result[0] == "LimitExceeded"
 
@@ -494,6 +494,3 @@ async def test_a_value_is_saved_under_its_name(store: Store) -> None:
     assert [(c.key, c.kind, c.name, c.result) for c in row.steps.values()][:2] == [
         ("progress", "value", "progress", [1]), ("progress#2", "value", "progress", [1, 2]),
     ]  # fmt: skip
-
-
-_ = execution_of

@@ -41,8 +41,8 @@ async def hang() -> None:
 async def test_a_task_group_takes_what_the_run_returns(store: Store) -> None:
     async def flow(run: AsyncRun, _: None) -> list[int]:
         async with asyncio.TaskGroup() as group:
-            a = group.create_task(run.step(give, 1))  # type: ignore[arg-type]
-            b = group.create_task(run.step(give, 2))  # type: ignore[arg-type]
+            a = group.create_task(run.step(give, 1))
+            b = group.create_task(run.step(give, 2))
         await run.sleep(DAY)
         return [a.result(), b.result()]
 
@@ -55,8 +55,8 @@ async def test_an_aborted_task_group_cancels_its_steps_and_replays_so(store: Sto
         result: list[Any] = []
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(run.step(hang))  # type: ignore[arg-type]
-                group.create_task(run.step(fail))  # type: ignore[arg-type]
+                group.create_task(run.step(hang))
+                group.create_task(run.step(fail))
         except* StepFailed as failed:
             result.append([str(error.type) for error in failed.exceptions if isinstance(error, StepFailed)])
         await run.sleep(DAY)
@@ -70,8 +70,8 @@ async def test_a_task_group_unwinds_on_suspension_without_ending_the_run(store: 
     async def flow(run: AsyncRun, _: None) -> str:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(run.wait_signal(GO))  # type: ignore[arg-type]
-                group.create_task(run.sleep(DAY))  # type: ignore[arg-type]
+                group.create_task(run.wait_signal(GO))
+                group.create_task(run.sleep(DAY))
         except* Exception as wrong:
             seen.append(wrong)
         return "done"
@@ -110,8 +110,8 @@ async def test_a_cancel_comes_out_of_a_task_group_and_except_star_sees_it(store:
     async def flow(run: AsyncRun, _: None) -> str:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(run.wait_signal(GO))  # type: ignore[arg-type]
-                group.create_task(run.sleep(DAY))  # type: ignore[arg-type]
+                group.create_task(run.wait_signal(GO))
+                group.create_task(run.sleep(DAY))
         except* Cancelled:
             await run.step(give, 7)
         return "cleaned"

@@ -173,15 +173,14 @@ class Execution:
         key, number = self.keys.number("~timer")
         until = datetime.fromtimestamp(timer.at, timezone.utc)
         request = Request(key, "timer", number=number, until=until)
-        request.target = timer
+        request.target, timer.request = timer, request
         self._asked.append(request)
         self._delivery.unsettled[request] = None
 
     def timer_cancelled(self, timer: Timer) -> None:
-        for request in reversed(self._delivery.unsettled):
-            if request.target is timer:
-                self._withdraw(request)
-                return
+        request, timer.request = timer.request, None
+        if request is not None:
+            self._withdraw(request)
 
     def loop_error(self, context: dict[str, Any]) -> None:
         if not self.is_unwinding:
@@ -291,7 +290,6 @@ class Execution:
 
     def _rest(self) -> None:
         waits = self._waits
-        waits.clear_alarm()
         if waits.is_asking:
             return
         if self.is_stopping:

@@ -87,6 +87,8 @@ class Timer(asyncio.TimerHandle):
         self.at = at
         self.ready = _Ready(call, args, context)
         self.host: LoopHost | None = loop.host
+        self.request: Any = None
+        """What the host keeps for it."""
         sleeper = args[0] if args and call is _SLEEP_CALLBACK else None
         self.sleeper: asyncio.Future[Any] | None = sleeper
         """What a task awaits in asyncio.sleep, so that a cancel can reach it."""

@@ -7,15 +7,27 @@ before the run is at rest; cancelling it withdraws what it asked for, and nothin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 R = TypeVar("R")
 
 
-class Pending(asyncio.Future[R]):
+if TYPE_CHECKING:
+
+    class _Future(asyncio.Future[R], Coroutine[Any, Any, R]):
+        """Typed as a coroutine too: the run's loop takes it where asyncio's create_task asks for one."""
+
+        def send(self, value: Any, /) -> Any: ...
+        def throw(self, *args: Any) -> Any: ...
+        def close(self) -> None: ...
+else:
+    _Future = asyncio.Future
+
+
+class Pending(_Future[R]):
     """Key reserved when made, result when awaited; may be awaited often and given to asyncio's functions."""
 
     def __init__(

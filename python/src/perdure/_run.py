@@ -124,6 +124,8 @@ class AsyncRun:
             traits = traits_of(fn)
         except Unresolved as unresolved:
             raise Misuse(f"step {fn!r}: {unresolved}") from None
+        if kind != "step" and not traits.is_async:
+            raise Misuse(f"a transaction step is an async function, which gets the connection first: {fn!r}")
         key, number = self._reserve(name or traits.name)
         fingerprint = execution.codec.fingerprint(args, kwargs, f"arguments of {key!r}")
         execution.codec.decoder(traits.result_type, f"result of {key!r}")

@@ -9,10 +9,12 @@ when a time-out is due here.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import weakref
 from contextvars import Context
 from datetime import datetime
+from itertools import count
 from typing import Protocol
 
 from ._ending import Ending
@@ -62,7 +64,10 @@ class Waits:
         self._host: WaitsHost = weakref.proxy(host)  # no cycle: a run is freed without the collector
         self._open: dict[str, Request] = {}
         self._question: asyncio.Task[SuspendAnswer] | None = None
+        self._times: list[tuple[datetime, int, Request]] = []
+        self._sequence = count()
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at: datetime | None = None
         self._look_after = 0.0
         self.is_told = is_told
         self.has_new_signal = False
@@ -79,11 +84,14 @@ class Waits:
         """Open a wait."""
         self._open[request.key] = request
         self.has_new_signal |= request.kind == "signal"
+        if request.until is not None:
+            heapq.heappush(self._times, (request.until, next(self._sequence), request))
 
     def add_retry(self, request: Request, at: datetime) -> None:
         """Wait for a step's next try."""
         request.retry_at = at
         self._open[request.key] = request
+        heapq.heappush(self._times, (at, next(self._sequence), request))
 
     def withdraw(self, request: Request) -> None:
         """Close a wait that nobody awaits any more."""
@@ -130,6 +138,7 @@ class Waits:
             self._retry_earliest()
         elif isinstance(answer, StillWaiting):
             self._look_after = task.get_loop().time() + _LOOK_PAUSE
+            self.clear_alarm()  # to be set anew: the clocks may have moved
         else:
             assert isinstance(answer, Suspended | Ended)
             host.finish(Ending.SUSPENDED if isinstance(answer, Suspended) else Ending.ENDED)
@@ -154,12 +163,19 @@ class Waits:
 
     def set_alarm(self) -> None:
         """Wake the run when the first of its waits is due, while steps are in flight."""
-        times = [at for request in self._open.values() if (at := request.retry_at or request.until) is not None]
-        if times:
-            loop = asyncio.get_running_loop()
-            due = (min(times) - self._host.engine.now()).total_seconds()
-            pause = self._look_after - loop.time()
-            self._alarm = loop.call_later(max(due, pause, 0.0), self._ring, context=self._host.context)
+        times = self._times
+        while times and (self._open.get(times[0][2].key) is not times[0][2] or times[0][0] != _due_at(times[0][2])):
+            heapq.heappop(times)
+        at = times[0][0] if times else None
+        loop = asyncio.get_running_loop()
+        if self._alarm is not None and at == self._alarm_at:
+            return
+        self.clear_alarm()
+        if at is not None:
+            due = (at - self._host.engine.now()).total_seconds()
+            self._alarm_at = at
+            delay = max(due, self._look_after - loop.time(), 0.0)
+            self._alarm = loop.call_later(delay, self._ring, context=self._host.context)
 
     def clear_alarm(self) -> None:
         """Forget the alarm."""
@@ -180,5 +196,10 @@ class Waits:
         """Forget everything."""
         self.clear_alarm()
         self._open.clear()
+        self._times.clear()
         if self._question is not None:
             self._question.cancel()
+
+
+def _due_at(request: Request) -> datetime | None:
+    return request.retry_at or request.until
