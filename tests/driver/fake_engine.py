@@ -227,8 +227,7 @@ class FakeEngine:
         most = policy["max_attempts"]
         answer: datetime | Checkpoint
         if (most is not None and attempt.attempt >= most) or set(error["types"]) & set(policy["stop_on"]):
-            answer = row.add(
-                Checkpoint(
+            final = Checkpoint(
                     attempt.ordinal,
                     attempt.key,
                     attempt.kind,
@@ -238,8 +237,8 @@ class FakeEngine:
                     None,
                     error,
                     self.now(),
-                )  # fmt: skip
-            )
+            )  # fmt: skip
+            answer = row.add(final)
         else:
             delay = error.get("retry_after", policy["delay"] * policy["factor"] ** (attempt.attempt - 1))
             answer = self.now() + timedelta(seconds=min(delay, policy["max_delay"]))

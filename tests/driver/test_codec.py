@@ -113,10 +113,10 @@ VALUES: list[tuple[Any, Any]] = [
     (dict[date, bool], {NOW.date(): False}),
     (Sequence[Leaf], [Leaf(1)]),
     (Mapping[str, Leaf], {"a": Leaf(1)}),
-    (Optional[Leaf], None),
+    (Optional[Leaf], None),  # noqa: UP045  both ways to write it
     (Leaf | None, Leaf(1, "x")),
-    (Union[Leaf, Other], Other(1, [2])),
-    (Union[Other, Leaf], Leaf(1)),
+    (Union[Leaf, Other], Other(1, [2])),  # noqa: UP007
+    (Union[Other, Leaf], Leaf(1)),  # noqa: UP007
     (int | str, "1"),
     (Literal["a", 1], 1),
     (Annotated[int, "meta"], 1),

@@ -399,7 +399,7 @@ async def test_a_run_that_nothing_can_wake_fails_as_stuck(store: Store) -> None:
 
 async def test_a_run_that_never_rests_fails_as_stuck(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     async def flow(run: AsyncRun, _: None) -> None:
-        while True:
+        while True:  # noqa: ASYNC110  this is the test
             await asyncio.sleep(0)
 
     monkeypatch.setattr("perdure._loop._DRAIN_LIMIT", 10_000)

@@ -16,6 +16,7 @@ from driver.fake_engine import FakeConnection, FakeEngine, Store, carry, carry_o
 from perdure import (
     AsyncRun,
     DoNotRetry,
+    EncodingFailed,
     LimitExceeded,
     Misuse,
     Retry,
@@ -280,11 +281,9 @@ async def test_arguments_without_json_form_are_refused_at_the_call(store: Store)
     async def flow(run: AsyncRun, _: Any) -> str:
         try:
             run.step(take, object())
-        except perdure_encoding_failed as error:
+        except EncodingFailed as error:
             return str(error)
         return "?"
-
-    from perdure import EncodingFailed as perdure_encoding_failed
 
     row = await carry(store, store.start(Workflow(flow)), Workflow(flow))
     assert "arguments of 'take'[0][0]: object has no JSON form" in row.result
@@ -334,7 +333,7 @@ async def test_declared_errors_come_back_as_themselves_live_and_on_replay(store:
         for n in range(2):
             try:
                 await run.step(buy, n)
-            except SoldOut as error:
+            except SoldOut as error:  # noqa: PERF203  one after the other
                 seen.append([str(error), error.sku, list(error.args)])
             except Declined as error:
                 seen.append([error.code, error.when == DAY])
