@@ -84,10 +84,11 @@ class Program:
         self.log = log
         self.is_stopped = False
         """Whether we ended it, or are about to."""
+        path = os.pathsep.join(filter(None, [str(EXAMPLES), os.environ.get("PYTHONPATH")]))
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *arguments],
-                env={**os.environ, "PYTHONPATH": str(EXAMPLES), **environment},
+                env={**os.environ, "PYTHONPATH": path, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
