@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crash.conftest import Scene
+from support.scene import Scene
 
 POINTS = [
     "claim_runs:1",  # the first claim

@@ -21,9 +21,9 @@ import psycopg
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from crash.flows import app  # noqa: E402  the folder of the tests had to be known first
-from perdure import _app, _connect  # noqa: E402
-from perdure._sql import COMMIT  # noqa: E402
+from perdure import _app, _connect
+from perdure._sql import COMMIT
+from support.flows import app
 
 MOMENT, FUNCTION, NTH = [*os.environ.get("PERDURE_CRASH_AT", "never:never").split(":"), "1"][:3]
 seen = 0
@@ -71,10 +71,11 @@ async def open_crashing(self: _connect.Connector) -> CrashingConnection:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     _connect.Connector.open = open_crashing  # type: ignore[method-assign]
-    if lease := os.environ.get("PERDURE_LEASE"):
+    if "PERDURE_LEASE" in os.environ:
+        lease = timedelta(seconds=float(os.environ["PERDURE_LEASE"]))
         new_worker = _app.App._new_worker
         _app.App._new_worker = lambda self, options: new_worker(  # type: ignore[method-assign]
-            self, replace(options, lease=timedelta(seconds=float(lease)))
+            self, replace(options, lease=lease)
         )
     app.run_worker(
         max_runs=int(os.environ.get("PERDURE_MAX_RUNS", "100")),

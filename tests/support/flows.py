@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -16,14 +17,25 @@ import perdure
 app = perdure.App()
 PAID = perdure.Signal("paid", int)
 
+_of_thread = threading.local()
+
+
 def trace(key: str, step: str) -> int:
     """Note in the outside world, apart from what the run saves, that a step's code ran; return how often it did."""
-    with psycopg.connect(os.environ["PERDURE_DSN"], autocommit=True) as conn:
-        conn.execute("insert into public.trace (key, step, pid) values (%s, %s, %s)", [key, step, os.getpid()])
-        row = conn.execute("select count(*) from public.trace where key = %s and step = %s", [key, step]).fetchone()
-    assert row is not None
-    count: int = row[0]
-    return count
+    for _ in range(100):
+        try:
+            if getattr(_of_thread, "conn", None) is None:
+                _of_thread.conn = psycopg.connect(os.environ["PERDURE_DSN"], autocommit=True)
+            conn = _of_thread.conn
+            conn.execute("insert into public.trace (key, step, pid) values (%s, %s, %s)", [key, step, os.getpid()])
+            row = conn.execute("select count(*) from public.trace where key = %s and step = %s", [key, step]).fetchone()
+        except psycopg.OperationalError:  # noqa: PERF203  the outside world is on the same server, which may be away
+            _of_thread.conn = None
+            time.sleep(0.1)
+        else:
+            count: int = row[0]
+            return count
+    raise AssertionError("the outside world did not come back")
 
 
 def reserve(key: str) -> str:
@@ -109,6 +121,25 @@ async def long(run: perdure.AsyncRun, key: str) -> str:
 async def greedy(run: perdure.AsyncRun, key: str) -> str:
     """A step that holds up the loop for longer than the lease."""
     return await run.step(hog, key, 3.0)
+
+
+async def ask_pid(key: str, seconds: float) -> int:
+    """Take a while, and tell in which process."""
+    trace(key, "ask_pid")
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+@app.workflow()
+async def who(run: perdure.AsyncRun, key: str) -> list[int]:
+    """Tell which process ran each of two steps."""
+    return [await run.step(ask_pid, f"{key}/1", 1.0), await run.step(ask_pid, f"{key}/2", 0.0)]
+
+
+@app.workflow()
+async def ledger(run: perdure.AsyncRun, key: str) -> list[str]:
+    """Three transaction steps."""
+    return [await run.transaction(book, f"{key}/{n}") for n in range(3)]
 
 
 @app.workflow()
