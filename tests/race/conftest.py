@@ -1,0 +1,33 @@
+"""Fixtures of the tests in which several sessions meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from support.database import Database
+from support.engine import Connection
+
+Session = Callable[[], Connection]
+
+
+@pytest.fixture
+def conn(database: Database) -> Connection:
+    """A client's connection, autocommitting; the workflow "order" is known."""
+    made = database.connect()
+    made.execute("select perdure.put_workflow('order')")
+    return made
+
+
+@pytest.fixture
+def session(database: Database) -> Session:
+    """Make sessions whose transactions stay open until they are committed, and which never wait: a wait is an error."""
+
+    def make() -> Connection:
+        made = database.connect(autocommit=False)
+        made.execute("set lock_timeout = '50ms'")
+        made.commit()
+        return made
+
+    return make
