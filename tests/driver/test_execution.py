@@ -320,6 +320,24 @@ async def test_a_signal_is_heard_while_a_step_runs(store: Store) -> None:
     assert row.result == ["go", 5] and ran == ["long began", "long ended"] and checkpoints(row) == ["go"]
 
 
+async def test_two_signals_told_of_once_are_both_heard_while_a_step_runs(store: Store) -> None:
+    async def flow(run: AsyncRun, _: None) -> Any:
+        both = asyncio.gather(run.wait_signal(GO), run.wait_signal(GO))
+        long = run.step(hang, "long")
+        got = await both
+        long.cancel()
+        return got
+
+    row, engine = store.start(Workflow(flow)), FakeEngine(store)
+    execution = execution_of(engine, row, Workflow(flow))
+    running = asyncio.ensure_future(execution.run())
+    await asyncio.sleep(0.02)
+    row.signals += [("go", 1), ("go", 2)]
+    execution.tell()
+    await asyncio.wait_for(running, 5)
+    assert row.result == [1, 2]
+
+
 async def test_a_signal_that_came_before_is_heard_while_a_step_runs(store: Store) -> None:
     async def flow(run: AsyncRun, _: None) -> Any:
         return await run.race(go=run.wait_signal(GO), long=run.step(hang, "long"))

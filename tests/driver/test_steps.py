@@ -199,6 +199,25 @@ async def test_a_thread_that_comes_late_is_ignored_but_waited_for(store: Store) 
     assert row.result[0] == "TimeoutError" and ended.is_set() and not engine.step_slots.locked()
 
 
+async def test_a_thread_that_cannot_be_stopped_keeps_its_slot(store: Store) -> None:
+    def slow() -> None:
+        time.sleep(0.15)
+        tries.append("thread ended")
+
+    async def next_one() -> None:
+        tries.append("next step")
+
+    async def flow(run: AsyncRun, _: Any) -> None:
+        with pytest.raises(StepFailed):
+            await run.options(retry=Retry(max_attempts=1), timeout=timedelta(seconds=0.02)).step(slow)
+        tries.append("failed")
+        await run.step(next_one)
+
+    row = store.start(Workflow(flow))
+    await carry_once(FakeEngine(store, slots=1), row, Workflow(flow))
+    assert row.status == "completed" and tries == ["failed", "thread ended", "next step"]
+
+
 async def test_partials_methods_and_callables_are_steps(store: Store) -> None:
     class Service:
         async def fetch(self, n: int) -> int:
@@ -479,6 +498,44 @@ async def test_a_commit_in_doubt_is_never_done_twice(store: Store, took_place: b
         assert row.status is None and row.claim is None and row.pause_reason is None  # released, to be replayed
         await carry(store, row, workflow)
     assert row.result == 7 and FakeConnection.committed == ["row"]
+
+
+async def test_nothing_later_is_delivered_while_a_commit_is_in_doubt(store: Store) -> None:
+    async def write(conn: FakeConnection) -> str:
+        conn.write("row")
+        return "written"
+
+    async def other() -> str:
+        await broke.wait()
+        return "other"
+
+    class Breaking(FakeEngine):
+        async def still_held(self, run: Any) -> bool:
+            await asyncio.sleep(0.03)  # time for the other step to be saved
+            return await super().still_held(run)
+
+        async def _commit(self) -> None:
+            await super()._commit()
+            if FakeConnection.committed and not broke.is_set():
+                broke.set()
+                raise Sql(None)
+
+    broke = asyncio.Event()
+
+    async def flow(run: AsyncRun, _: Any) -> list[str]:
+        pending = [run.transaction(write), run.step(other)]
+        order = []
+        for ended in asyncio.as_completed(pending):
+            order.append(await ended)
+            tries.append(list(order))
+        return order
+
+    workflow = Workflow(flow)
+    row = store.start(workflow)
+    await carry_once(Breaking(store), row, workflow)
+    assert row.status is None and sorted(row.steps) == ["other", "write"] and tries == []
+    await carry(store, row, workflow)
+    assert row.result == ["written", "other"] and FakeConnection.committed == ["row"]
 
 
 async def test_a_value_is_saved_under_its_name(store: Store) -> None:

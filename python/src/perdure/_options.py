@@ -35,8 +35,13 @@ class Retry:
     def __post_init__(self) -> None:
         if self.max_attempts is not None and self.max_attempts < 1:
             raise Misuse("Retry(max_attempts=) counts the first try too, so it is 1 or more")
-        if self.delay < timedelta(0) or self.max_delay < timedelta(0) or self.factor < 1 or not 0 <= self.jitter <= 1:
-            raise Misuse("Retry takes delays of 0 or more, a factor of 1 or more and a jitter from 0 to 1")
+        if (
+            self.delay < timedelta(0)
+            or self.max_delay < timedelta(0)
+            or not 1 <= self.factor <= 1000
+            or not 0 <= self.jitter <= 1
+        ):
+            raise Misuse("Retry takes delays of 0 or more, a factor from 1 to 1000 and a jitter from 0 to 1")
 
     def policy(self) -> dict[str, Any]:
         """Return the policy as `fail_steps` takes it, delays in seconds."""
