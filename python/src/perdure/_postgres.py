@@ -189,8 +189,8 @@ class Server:
 
     def _adopt_port(self) -> None:
         # The lines of postmaster.pid: process id, data directory, start time, port, socket directory, address.
-        if self.port is not None:
-            self.port = int((self.data / "postmaster.pid").read_text().split("\n")[3])
+        lines = (self.data / "postmaster.pid").read_text().split("\n")
+        self.port = int(lines[3]) if lines[5].strip() else None
 
     def _kept_major(self) -> int | None:
         try:
