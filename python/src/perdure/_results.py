@@ -57,14 +57,18 @@ class ResultPoller:
                 waiter.cancel()
 
     async def _poll(self) -> None:
+        task = asyncio.current_task()
         try:
             async with self._connect() as conn:
                 await self._rounds(conn)
-        except Exception as error:  # noqa: BLE001  it is handed to all who wait
+        except Exception as error:
+            if self._task is not task:
+                raise
             for waiter in self._forget(list(self._waiters)):
                 waiter.set_exception(error)
         finally:
-            self._task = None
+            if self._task is task:
+                self._task = None
 
     async def _rounds(self, conn: psycopg.AsyncConnection[Any]) -> None:
         loop = asyncio.get_running_loop()
@@ -73,6 +77,7 @@ class ResultPoller:
             for run_id in [run_id for run_id, waiters in self._waiters.items() if all(w.done() for w in waiters)]:
                 del self._waiters[run_id]
             if not self._waiters:
+                self._task = None  # at once: who comes while the connection is given back begins anew
                 return
             self._wake.clear()
             asked = list(self._waiters)
