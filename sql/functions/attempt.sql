@@ -100,11 +100,17 @@ begin
       else 'retry'
     end,
     t.retry_at,
-    case when t.retry_at is null then perdure._checkpoint(s) end
+    case when t.retry_at is null then perdure._checkpoint(s.step) end
   from jsonb_to_recordset(fail_steps.tries) as a (run_id uuid, key text, attempt integer)
-  left join perdure.step_attempt as t
-    on t.run_id = a.run_id and t.key = a.key and t.attempt = a.attempt and a.run_id = any(v_held)
-  left join perdure.step as s on s.run_id = t.run_id and s.key = t.key and t.retry_at is null;
+  left join lateral (
+    select o.run_id, o.key, o.retry_at
+    from perdure.step_attempt as o
+    where o.run_id = a.run_id and o.key = a.key and o.attempt = a.attempt
+    offset 0  -- by its key: a plan made for an empty table would read all of it, and be kept
+  ) as t on a.run_id = any(v_held)
+  left join lateral (
+    select c as step from perdure.step as c where c.run_id = t.run_id and c.key = t.key offset 0
+  ) as s on t.retry_at is null;
 end;
 $$;
 comment on function perdure.fail_steps(uuid, jsonb) is

@@ -105,15 +105,22 @@ as $$
 declare
   v_orphans uuid[];
 begin
+  -- first the candidates, in any order: in that of run_id the planner would read every unfinished run
+  with orphan as materialized (
+    select o.run_id, o.worker_id
+    from perdure.dispatch as o
+    where o.worker_id is not null
+      and not exists (select from perdure.worker as w where w.worker_id = o.worker_id)
+    limit 10000
+  )
   select array_agg(l.run_id) into v_orphans
   from (
     select d.run_id
-    from perdure.dispatch as d
-    where d.worker_id is not null
-      and not exists (select from perdure.worker as w where w.worker_id = d.worker_id)
+    from orphan as o
+    inner join perdure.dispatch as d on d.run_id = o.run_id
+    where d.worker_id = o.worker_id
     order by d.run_id
-    limit 10000
-    for update skip locked
+    for update of d skip locked
   ) as l;
   update perdure.dispatch as d
   set worker_id = null, told_at = null, recoveries = d.recoveries + 1, ready_at = s.ready_at
@@ -153,6 +160,7 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_seqscan = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();

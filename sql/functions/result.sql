@@ -7,6 +7,9 @@ stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
 as $$
   select r.run_id, o.status, o.result, o.error, o.finished_at
   from unnest(run_results.run_ids) as a (run_id)
@@ -114,7 +117,7 @@ begin
   end loop;
 end;
 $$;
-comment on procedure perdure.await(uuid, interval, jsonb) is
+comment on procedure perdure.await(uuid, interval, jsonb) is  -- noqa: LT01
 'Wait until a run has ended and return its result.
 Raises as result does; PD007 when the time-out has passed first. Commits while it waits, unless it is called inside a
 transaction block. Holds no lock while it waits.';

@@ -215,6 +215,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 set lock_timeout = '5s'
 as $$
 declare
@@ -294,6 +295,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 set lock_timeout = '5s'
 as $$
 declare

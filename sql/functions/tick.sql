@@ -85,6 +85,7 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off
 set enable_mergejoin = off
+set enable_seqscan = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();

@@ -45,6 +45,10 @@ comment on column perdure.run.predecessor_id is
 comment on column perdure.run.created_at is 'When the run was started.';
 comment on column perdure.run.created_by is 'Role that started the run.';
 
+create index run_lookup_idx on perdure.run (key)
+where key is not null;
+comment on index perdure.run_lookup_idx is 'runs: by key, all runs that ever had it.';
+
 create table perdure.outcome (
   run_id uuid not null,
   status text not null,
