@@ -217,7 +217,9 @@ async def test_an_sqlalchemy_session_is_a_transaction_too(app: perdure.App, orde
     pytest.importorskip("sqlalchemy")
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # type: ignore[import-not-found,unused-ignore]
 
-    engine = create_async_engine("postgresql+psycopg://", connect_args={"conninfo": database.dsn()})
+    engine = create_async_engine(
+        "postgresql+psycopg://", async_creator=lambda: psycopg.AsyncConnection.connect(database.dsn())
+    )
     try:
         async with AsyncSession(engine) as session:
             handle = await app.using(session).start(order, {"n": 1})
