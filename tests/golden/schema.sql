@@ -33,6 +33,11 @@ CREATE FUNCTION perdure._audit(act text, run_id uuid, reason text, detail jsonb 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._because(reason text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._bury_workers(now timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -45,6 +50,16 @@ CREATE FUNCTION perdure._caller() RETURNS name
 
 CREATE FUNCTION perdure._check_array(what text, list jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._check_interval(what text, duration interval) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._check_isolation() RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -78,6 +93,11 @@ CREATE FUNCTION perdure._check_times(start_at timestamp with time zone, delay in
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._check_waits(suspensions jsonb, keep boolean) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE TABLE perdure.step (
     run_id uuid NOT NULL,
     key text NOT NULL,
@@ -102,6 +122,11 @@ PARTITION BY RANGE (run_id);
 
 CREATE FUNCTION perdure._checkpoint(step perdure.step) RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._clock() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -148,6 +173,11 @@ CREATE FUNCTION perdure._distance(a text, b text) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._drop_late_acts(run_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._end_by_act(run_id uuid, act text, status text) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -168,6 +198,286 @@ CREATE FUNCTION perdure._end_runs(ends jsonb) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE TABLE perdure.dispatch (
+    run_id uuid NOT NULL,
+    workflow text NOT NULL,
+    queue text NOT NULL,
+    priority smallint NOT NULL,
+    ready_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone,
+    worker_id uuid,
+    claim uuid,
+    claimed_at timestamp with time zone,
+    told_at timestamp with time zone,
+    waits jsonb,
+    cancel text,
+    recoveries integer DEFAULT 0 NOT NULL,
+    max_recoveries integer NOT NULL,
+    is_paused boolean DEFAULT false NOT NULL,
+    predecessor_id uuid,
+    CONSTRAINT dispatch_cancel_has_an_end CHECK (((cancel IS NULL) OR (ends_at IS NOT NULL))),
+    CONSTRAINT dispatch_cancel_is_an_outcome CHECK ((cancel = ANY (ARRAY['cancelled'::text, 'timed_out'::text]))),
+    CONSTRAINT dispatch_waits_only_without_a_worker CHECK (((waits IS NULL) OR (worker_id IS NULL))),
+    CONSTRAINT dispatch_worker_only_with_a_claim CHECK (((worker_id IS NULL) OR (claim IS NOT NULL)))
+);
+
+CREATE VIEW perdure._unfinished AS
+ SELECT d.run_id,
+    d.workflow,
+    d.queue,
+    d.priority,
+        CASE
+            WHEN (d.worker_id IS NOT NULL) THEN 'running'::text
+            WHEN d.is_paused THEN 'paused'::text
+            WHEN (d.cancel IS NOT NULL) THEN 'cancelling'::text
+            WHEN (d.ready_at <= ( SELECT perdure._clock() AS _clock)) THEN 'ready'::text
+            WHEN (d.claimed_at IS NULL) THEN 'scheduled'::text
+            WHEN ((d.waits IS NULL) OR (d.waits @? '$[*]?(@."kind" == "retry")'::jsonpath)) THEN 'backing_off'::text
+            WHEN (d.waits @? '$[*]?(@."kind" == "signal")'::jsonpath) THEN 'waiting'::text
+            ELSE 'sleeping'::text
+        END AS state,
+    d.ready_at,
+    d.ends_at,
+    d.worker_id,
+    d.claim,
+    d.claimed_at,
+    d.told_at,
+    d.waits,
+    d.cancel,
+    d.recoveries,
+    d.max_recoveries,
+    d.is_paused,
+    d.predecessor_id
+   FROM perdure.dispatch d;
+
+CREATE TABLE perdure.act (
+    run_id uuid NOT NULL,
+    act_id uuid NOT NULL,
+    act text NOT NULL,
+    reason text,
+    grace interval,
+    asked_by text NOT NULL,
+    asked_at timestamp with time zone NOT NULL,
+    applied_at timestamp with time zone,
+    answer text,
+    CONSTRAINT act_answer_comes_when_it_is_applied CHECK (((answer IS NULL) = (applied_at IS NULL))),
+    CONSTRAINT act_is_known CHECK ((act = ANY (ARRAY['cancel'::text, 'terminate'::text, 'pause'::text, 'resume'::text])))
+)
+PARTITION BY RANGE (run_id);
+
+CREATE TABLE perdure.outcome (
+    run_id uuid NOT NULL,
+    status text NOT NULL,
+    result jsonb,
+    error jsonb,
+    finished_at timestamp with time zone NOT NULL,
+    claim uuid,
+    CONSTRAINT outcome_has_a_result_only_when_completed CHECK (((result IS NOT NULL) = (status = 'completed'::text))),
+    CONSTRAINT outcome_has_an_error_unless_completed CHECK (((status = ANY (ARRAY['completed'::text, 'continued'::text])) OR (error IS NOT NULL))),
+    CONSTRAINT outcome_status_is_known CHECK ((status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text, 'continued'::text])))
+)
+PARTITION BY RANGE (run_id);
+
+CREATE TABLE perdure.run (
+    run_id uuid NOT NULL,
+    workflow text NOT NULL,
+    queue text NOT NULL,
+    priority smallint NOT NULL,
+    input jsonb NOT NULL,
+    key text,
+    tags jsonb NOT NULL,
+    headers jsonb NOT NULL,
+    start_at timestamp with time zone,
+    deadline timestamp with time zone,
+    timeout interval,
+    max_recoveries integer NOT NULL,
+    scheduled_at timestamp with time zone,
+    predecessor_id uuid,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
+    CONSTRAINT run_headers_are_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
+    CONSTRAINT run_priority_is_between_1_and_5 CHECK (((priority >= 1) AND (priority <= 5))),
+    CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
+)
+PARTITION BY RANGE (run_id);
+
+CREATE TABLE perdure.step_attempt (
+    run_id uuid NOT NULL,
+    key text NOT NULL,
+    attempt integer NOT NULL,
+    error jsonb NOT NULL,
+    started_at timestamp with time zone,
+    failed_at timestamp with time zone NOT NULL,
+    retry_at timestamp with time zone,
+    CONSTRAINT step_attempt_counts_from_1 CHECK ((attempt >= 1))
+)
+PARTITION BY RANGE (run_id);
+
+CREATE TABLE perdure.worker (
+    worker_id uuid NOT NULL,
+    name text NOT NULL,
+    version text,
+    queues text[] NOT NULL,
+    workflows text[] NOT NULL,
+    lease interval NOT NULL,
+    is_direct boolean NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    registered_by text NOT NULL,
+    CONSTRAINT worker_lease_is_between_1_second_and_1_day CHECK (((lease >= '00:00:01'::interval) AND (lease <= '1 day'::interval)))
+);
+
+CREATE VIEW perdure.runs AS
+ SELECT r.run_id,
+    r.workflow,
+    r.key,
+    COALESCE(o.status, u.state) AS state,
+    r.queue,
+    r.priority,
+    r.tags,
+    r.created_at,
+    r.created_by,
+    r.start_at,
+        CASE
+            WHEN (u.worker_id IS NULL) THEN NULLIF(u.ready_at, 'infinity'::timestamp with time zone)
+            ELSE NULL::timestamp with time zone
+        END AS ready_at,
+        CASE
+            WHEN (u.cancel IS NULL) THEN COALESCE(u.ends_at, r.deadline)
+            ELSE NULL::timestamp with time zone
+        END AS deadline,
+    u.cancel,
+        CASE
+            WHEN (u.cancel IS NOT NULL) THEN u.ends_at
+            ELSE NULL::timestamp with time zone
+        END AS grace_ends_at,
+    u.worker_id,
+    w.name AS worker,
+    u.claimed_at,
+    COALESCE(u.recoveries, 0) AS recoveries,
+    r.max_recoveries,
+    COALESCE(u.is_paused, false) AS is_paused,
+        CASE
+            WHEN u.is_paused THEN ( SELECT a.reason
+               FROM perdure.act a
+              WHERE ((a.run_id = u.run_id) AND (a.act = 'pause'::text) AND (a.answer = 'accepted'::text))
+              ORDER BY a.applied_at DESC, a.act_id DESC
+             LIMIT 1)
+            ELSE NULL::text
+        END AS pause_reason,
+    u.predecessor_id,
+        CASE
+            WHEN (o.run_id IS NOT NULL) THEN (o.error ->> 'message'::text)
+            ELSE ( SELECT (t.error ->> 'message'::text)
+               FROM perdure.step_attempt t
+              WHERE (t.run_id = r.run_id)
+              ORDER BY t.failed_at DESC
+             LIMIT 1)
+        END AS last_error,
+    o.finished_at,
+    GREATEST((COALESCE(o.finished_at, ( SELECT perdure._clock() AS _clock)) - GREATEST(r.created_at,
+        CASE
+            WHEN isfinite(r.start_at) THEN r.start_at
+            ELSE NULL::timestamp with time zone
+        END)), '00:00:00'::interval) AS duration,
+    r.input,
+    o.result,
+    o.error,
+    r.headers
+   FROM (((perdure.run r
+     LEFT JOIN perdure.outcome o ON ((r.run_id = o.run_id)))
+     LEFT JOIN perdure._unfinished u ON ((r.run_id = u.run_id)))
+     LEFT JOIN perdure.worker w ON ((u.worker_id = w.worker_id)));
+
+CREATE FUNCTION perdure._explain_cancel(run perdure.runs, now timestamp with time zone) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_deaths(run perdure.runs) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_end(run perdure.runs) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_pause(run perdure.runs) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_pending(run perdure.runs, now timestamp with time zone) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_running(run perdure.runs, now timestamp with time zone) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE TABLE perdure.worker_beat (
+    worker_id uuid NOT NULL,
+    beat_at timestamp with time zone NOT NULL,
+    runs_held integer,
+    disagreements integer DEFAULT 0 NOT NULL,
+    activity jsonb DEFAULT '[]'::jsonb NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE VIEW perdure.workers AS
+ SELECT w.worker_id,
+    w.name,
+    w.version,
+    COALESCE((b.beat_at >= (( SELECT perdure._clock() AS _clock) - w.lease)), false) AS is_alive,
+    b.beat_at,
+        CASE
+            WHEN isfinite(b.beat_at) THEN (( SELECT perdure._clock() AS _clock) - b.beat_at)
+            ELSE NULL::interval
+        END AS beat_age,
+    w.lease,
+    w.queues,
+    w.workflows,
+    ( SELECT count(*) AS count
+           FROM perdure.dispatch d
+          WHERE (d.worker_id = w.worker_id)) AS runs,
+    b.runs_held,
+    COALESCE(b.disagreements, 0) AS disagreements,
+    COALESCE(b.activity, '[]'::jsonb) AS activity,
+    w.is_direct,
+    w.registered_at,
+    w.registered_by
+   FROM (perdure.worker w
+     LEFT JOIN perdure.worker_beat b ON ((w.worker_id = b.worker_id)));
+
+CREATE FUNCTION perdure._explain_silence(worker perdure.workers, now timestamp with time zone) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_start(run perdure.runs, now timestamp with time zone) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_takers(run perdure.runs) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_unfinished(run perdure.runs, now timestamp with time zone) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._explain_waits(run perdure.runs, now timestamp with time zone) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._failed_step(run_id uuid, error jsonb) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -175,6 +485,16 @@ CREATE FUNCTION perdure._failed_step(run_id uuid, error jsonb) RETURNS text
 
 CREATE FUNCTION perdure._fence(worker_id uuid) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._fence_any(worker_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._find_answers(suspended jsonb) RETURNS TABLE(run_id uuid, checkpoint jsonb)
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -224,6 +544,16 @@ CREATE FUNCTION perdure._lock_key(worker_id uuid) RETURNS bigint
     AS $$…$$;
 
 CREATE FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean) RETURNS TABLE(run_id uuid, answer text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._lock_suspect(worker_id uuid, queues text[], workflows text[], now timestamp with time zone) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, now timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -303,7 +633,17 @@ CREATE FUNCTION perdure._server_started_at() RETURNS timestamp with time zone
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._states(run_ids uuid[]) RETURNS TABLE(run_id uuid, state text)
+CREATE FUNCTION perdure._since(run perdure.runs) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._span(span interval) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._states(run_ids uuid[], act text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, state text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -328,8 +668,23 @@ CREATE FUNCTION perdure._truncate_wake() RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._unfinished_predecessor(run_id uuid) RETURNS uuid
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now()) RETURNS uuid
     LANGUAGE sql PARALLEL RESTRICTED
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._when(at timestamp with time zone, now timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._without(suspensions jsonb, answered jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -389,6 +744,11 @@ CREATE FUNCTION perdure.enable_cron(every interval DEFAULT '00:00:01'::interval,
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure.explain(run_id uuid) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure.fail_runs(worker_id uuid, ends jsonb) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -398,7 +758,7 @@ CREATE FUNCTION perdure.fail_runs(worker_id uuid, ends jsonb) RETURNS TABLE(run_
     SET enable_seqscan TO 'off'
     AS $$…$$;
 
-CREATE FUNCTION perdure.fail_steps(worker_id uuid, tries jsonb) RETURNS TABLE(run_id uuid, key text, attempt integer, answer text, retry_at timestamp with time zone)
+CREATE FUNCTION perdure.fail_steps(worker_id uuid, tries jsonb) RETURNS TABLE(run_id uuid, key text, attempt integer, answer text, retry_at timestamp with time zone, checkpoint jsonb)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -450,6 +810,9 @@ CREATE FUNCTION perdure.put_workflow(name text, queue text DEFAULT 'default'::te
 CREATE FUNCTION perdure.read_steps(run_id uuid, after integer DEFAULT 0, max_bytes integer DEFAULT 262144) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.recover() RETURNS integer
@@ -458,6 +821,7 @@ CREATE FUNCTION perdure.recover() RETURNS integer
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.register_worker(queues text[], workflows text[], name text DEFAULT NULL::text, version text DEFAULT NULL::text, lease interval DEFAULT '00:00:30'::interval, is_direct boolean DEFAULT false) RETURNS uuid
@@ -492,11 +856,13 @@ CREATE FUNCTION perdure.resume_many(run_ids uuid[], reason text DEFAULT NULL::te
 CREATE FUNCTION perdure.retry(run_id uuid, from_step text DEFAULT NULL::text, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.retry_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.revoke_role(role name, kind text) RETURNS void
@@ -507,13 +873,16 @@ CREATE FUNCTION perdure.revoke_role(role name, kind text) RETURNS void
 CREATE FUNCTION perdure.run_results(run_ids uuid[]) RETURNS TABLE(run_id uuid, status text, result jsonb, error jsonb, finished_at timestamp with time zone)
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$…$$;
 
 CREATE PROCEDURE perdure.run_ticks(IN max_seconds integer DEFAULT 58, IN every interval DEFAULT '00:00:01'::interval)
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure.save_steps(worker_id uuid, saves jsonb) RETURNS TABLE(run_id uuid, key text, answer text, result jsonb, error jsonb, ordinal integer)
+CREATE FUNCTION perdure.save_steps(worker_id uuid, saves jsonb) RETURNS TABLE(run_id uuid, key text, answer text, result jsonb, error jsonb, ordinal integer, kind text, fingerprint text, saved_at timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -526,6 +895,11 @@ CREATE FUNCTION perdure.save_transaction_step(worker_id uuid, save jsonb) RETURN
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '2s'
+    AS $$…$$;
+
+CREATE FUNCTION perdure.selftest() RETURNS TABLE(invariant text, violations bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure.signal(run_id uuid, name text, payload jsonb DEFAULT '{}'::jsonb, id text DEFAULT NULL::text) RETURNS text
@@ -543,18 +917,23 @@ CREATE FUNCTION perdure.signal_key(workflow text, key text, name text, payload j
 CREATE FUNCTION perdure.start(workflow text, input jsonb DEFAULT '{}'::jsonb, key text DEFAULT NULL::text, on_duplicate text DEFAULT 'attach'::text, queue text DEFAULT NULL::text, priority integer DEFAULT 3, start_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, timeout interval DEFAULT NULL::interval, tags jsonb DEFAULT '{}'::jsonb, max_recoveries integer DEFAULT NULL::integer, headers jsonb DEFAULT '{}'::jsonb) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.start_many(workflow text, inputs jsonb[], keys text[] DEFAULT NULL::text[], on_duplicate text DEFAULT 'attach'::text, queue text DEFAULT NULL::text, priority integer DEFAULT 3, start_at timestamp with time zone DEFAULT NULL::timestamp with time zone, tags jsonb DEFAULT '{}'::jsonb) RETURNS TABLE(ordinal integer, run_id uuid, is_new boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.stop_worker(worker_id uuid) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.suspend_runs(worker_id uuid, suspensions jsonb, keep boolean DEFAULT false) RETURNS TABLE(run_id uuid, answer text, checkpoint jsonb)
@@ -582,6 +961,7 @@ CREATE FUNCTION perdure.tick() RETURNS jsonb
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.version() RETURNS text
@@ -599,20 +979,10 @@ CREATE FUNCTION perdure.worker_runs(worker_id uuid) RETURNS TABLE(run_id uuid, c
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE TABLE perdure.act (
-    run_id uuid NOT NULL,
-    act_id uuid NOT NULL,
-    act text NOT NULL,
-    reason text,
-    grace interval,
-    asked_by text NOT NULL,
-    asked_at timestamp with time zone NOT NULL,
-    applied_at timestamp with time zone,
-    answer text,
-    CONSTRAINT act_answer_comes_when_it_is_applied CHECK (((answer IS NULL) = (applied_at IS NULL))),
-    CONSTRAINT act_is_known CHECK ((act = ANY (ARRAY['cancel'::text, 'terminate'::text, 'pause'::text, 'resume'::text])))
-)
-PARTITION BY RANGE (run_id);
+CREATE VIEW perdure._invariants AS
+ SELECT i.invariant,
+    i.meaning
+   FROM ( VALUES ('a_run_is_unfinished_or_ended'::text,'A run has a row in dispatch or in outcome.'::text), ('an_ended_run_is_not_dispatched'::text,'No run has both.'::text), ('what_is_kept_belongs_to_a_run'::text,'No row of another table names a run that is not there.'::text), ('a_dispatch_row_agrees_with_its_run'::text,'What was copied into it is what the run says.'::text), ('a_key_names_its_run'::text,'A key names a run that was started with it.'::text), ('a_suspended_run_can_be_woken'::text,'A run that waits without end waits for a message.'::text), ('a_wait_ends_in_time'::text,'A suspended run is ready no later than the first of its waits ends.'::text), ('a_message_wakes_its_run'::text,'A run whose message is there is ready, or has a wake.'::text), ('a_cancel_wakes_its_run'::text,'A suspended run hears of its cancel at once.'::text), ('an_act_wakes_its_run'::text,'An act that is not answered has a wake.'::text), ('a_wake_is_drained_soon'::text,'No wake of an unfinished run is older than a minute.'::text), ('a_deadline_is_kept'::text,'No run is 5 minutes past its deadline or the end of its grace.'::text), ('a_successor_waits_for_a_run'::text,'A run that replaces another waits until that one has ended.'::text), ('a_successor_is_freed_soon'::text,'That one has ended no longer than a minute ago.'::text), ('a_claim_belongs_to_a_live_worker'::text,'Whoever holds a run is alive, or has just died.'::text), ('a_claim_is_used_once'::text,'No two runs have the same token.'::text), ('a_worker_reports_its_runs'::text,'A live worker knows of the runs that it holds.'::text), ('a_worker_has_a_heartbeat'::text,'A registered worker has a row of its own to beat in.'::text), ('only_a_claimed_run_is_told'::text,'A note to a worker goes when the worker lets go.'::text), ('a_run_dies_after_its_last_recovery'::text,'No run survives more deaths than it may.'::text), ('a_signal_is_consumed_once'::text,'No two waits of a run consumed the same message.'::text), ('a_consumed_signal_was_sent'::text,'What a wait consumed is in the mailbox, under the wait''s name.'::text), ('ordinals_of_a_run_differ'::text,'No two checkpoints of a run have the same place in its order.'::text), ('an_exhausted_step_is_on_record'::text,'A step without a next try has its error as checkpoint.'::text), ('the_install_has_one_row'::text,'It is known what is installed here.'::text), ('partitions_are_cut_alike'::text,'All tables of a run have the same partitions, open at both ends.'::text), ('tables_are_granted_to_nobody'::text,'Whoever is not the owner has views and functions only.'::text)) i(invariant, meaning);
 
 CREATE TABLE perdure.act_<period> (
     run_id uuid NOT NULL,
@@ -675,34 +1045,103 @@ CREATE TABLE perdure.audit (
     done_at timestamp with time zone NOT NULL
 );
 
-CREATE TABLE perdure.dispatch (
-    run_id uuid NOT NULL,
-    workflow text NOT NULL,
-    queue text NOT NULL,
-    priority smallint NOT NULL,
-    ready_at timestamp with time zone NOT NULL,
-    ends_at timestamp with time zone,
-    worker_id uuid,
-    claim uuid,
-    claimed_at timestamp with time zone,
-    told_at timestamp with time zone,
-    waits jsonb,
-    cancel text,
-    recoveries integer DEFAULT 0 NOT NULL,
-    max_recoveries integer NOT NULL,
-    is_paused boolean DEFAULT false NOT NULL,
-    predecessor_id uuid,
-    CONSTRAINT dispatch_cancel_has_an_end CHECK (((cancel IS NULL) OR (ends_at IS NOT NULL))),
-    CONSTRAINT dispatch_cancel_is_an_outcome CHECK ((cancel = ANY (ARRAY['cancelled'::text, 'timed_out'::text]))),
-    CONSTRAINT dispatch_waits_only_without_a_worker CHECK (((waits IS NULL) OR (worker_id IS NULL))),
-    CONSTRAINT dispatch_worker_only_with_a_claim CHECK (((worker_id IS NULL) OR (claim IS NOT NULL)))
-);
-
 CREATE VIEW perdure.errors AS
  SELECT e.sqlstate,
     e.name,
     e.meaning
    FROM ( VALUES ('PD001'::text,'run_not_found'::text,'No run has this id or key.'::text), ('PD002'::text,'claim_lost'::text,'The worker no longer holds the run, or is no longer registered; it must drop what it has in memory.'::text), ('PD003'::text,'run_finished'::text,'The run has ended, so the act has no effect.'::text), ('PD005'::text,'key_conflict'::text,'The key is taken: by a run with another input, or it was asked to be new.'::text), ('PD007'::text,'not_finished'::text,'The run has no result yet.'::text), ('PD008'::text,'run_failed'::text,'The run failed; the detail holds its error.'::text), ('PD009'::text,'illegal_act'::text,'The act does not fit the state of the run.'::text), ('PD010'::text,'limit_exceeded'::text,'A payload is larger than the install allows.'::text), ('PD012'::text,'run_cancelled'::text,'The run was cancelled.'::text), ('PD013'::text,'run_timed_out'::text,'The run ran into its deadline.'::text), ('PD014'::text,'run_terminated'::text,'The run was terminated.'::text), ('PD015'::text,'run_dead'::text,'The run was given up after too many deaths of its workers.'::text)) e(sqlstate, name, meaning);
+
+CREATE TABLE perdure.signal (
+    run_id uuid NOT NULL,
+    id text NOT NULL,
+    name text NOT NULL,
+    payload jsonb NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    sequence bigint NOT NULL,
+    sent_by text NOT NULL,
+    CONSTRAINT signal_id_is_short_and_not_empty CHECK (((length(id) >= 1) AND (length(id) <= 200)))
+)
+PARTITION BY RANGE (run_id);
+
+CREATE VIEW perdure.history AS
+ SELECT r.run_id,
+    r.created_at AS at,
+    'run started'::text AS what,
+    r.key,
+    jsonb_strip_nulls(jsonb_build_object('workflow', r.workflow, 'queue', r.queue, 'by', r.created_by, 'start_at', r.start_at)) AS detail
+   FROM perdure.run r
+UNION ALL
+ SELECT d.run_id,
+    d.claimed_at AS at,
+    'run claimed'::text AS what,
+    NULL::text AS key,
+    jsonb_strip_nulls(jsonb_build_object('worker', w.name, 'worker_id', d.worker_id, 'recoveries', NULLIF(d.recoveries, 0))) AS detail
+   FROM (perdure.dispatch d
+     LEFT JOIN perdure.worker w ON ((d.worker_id = w.worker_id)))
+  WHERE (d.claimed_at IS NOT NULL)
+UNION ALL
+ SELECT s.run_id,
+    s.saved_at AS at,
+        CASE
+            WHEN ((s.kind = 'signal'::text) AND (s.signal_id IS NULL)) THEN 'wait timed out'::text
+            WHEN (s.kind = 'signal'::text) THEN 'signal consumed'::text
+            WHEN (s.kind = ANY (ARRAY['sleep'::text, 'timer'::text])) THEN (s.kind || ' ended'::text)
+            WHEN (s.kind = 'cancel'::text) THEN 'cancel delivered'::text
+            WHEN (s.kind = 'started'::text) THEN 'step began'::text
+            WHEN (s.error IS NOT NULL) THEN 'step failed'::text
+            ELSE (
+            CASE s.kind
+                WHEN 'value'::text THEN 'value'::text
+                ELSE 'step'::text
+            END || ' saved'::text)
+        END AS what,
+    s.key,
+    jsonb_strip_nulls(jsonb_build_object('ordinal', s.ordinal, 'kind', s.kind, 'name', s.name, 'attempt', NULLIF(s.attempt, 1), 'signal_id', s.signal_id, 'started_at', s.started_at, 'type', (s.error ->> 'type'::text), 'message', (s.error ->> 'message'::text))) AS detail
+   FROM perdure.step s
+UNION ALL
+ SELECT t.run_id,
+    t.failed_at AS at,
+    'try failed'::text AS what,
+    t.key,
+    jsonb_strip_nulls(jsonb_build_object('attempt', t.attempt, 'type', (t.error ->> 'type'::text), 'message', (t.error ->> 'message'::text), 'started_at', t.started_at, 'retry_at', t.retry_at)) AS detail
+   FROM perdure.step_attempt t
+UNION ALL
+ SELECT s.run_id,
+    s.sent_at AS at,
+    'signal sent'::text AS what,
+    s.name AS key,
+    jsonb_build_object('id', s.id, 'by', s.sent_by) AS detail
+   FROM perdure.signal s
+UNION ALL
+ SELECT a.run_id,
+    a.asked_at AS at,
+    (a.act || ' asked'::text) AS what,
+    NULL::text AS key,
+    jsonb_strip_nulls(jsonb_build_object('reason', a.reason, 'by', a.asked_by, 'grace', a.grace)) AS detail
+   FROM perdure.act a
+UNION ALL
+ SELECT a.run_id,
+    a.applied_at AS at,
+    (a.act || ' answered'::text) AS what,
+    NULL::text AS key,
+    jsonb_build_object('answer', a.answer) AS detail
+   FROM perdure.act a
+  WHERE (a.applied_at IS NOT NULL)
+UNION ALL
+ SELECT a.run_id,
+    a.done_at AS at,
+    a.act AS what,
+    NULL::text AS key,
+    jsonb_strip_nulls((jsonb_build_object('reason', a.reason, 'by', a.done_by, 'was', ((a.detail -> 'outcome'::text) ->> 'status'::text)) || ((a.detail - 'outcome'::text) - 'steps'::text))) AS detail
+   FROM perdure.audit a
+  WHERE ((a.run_id IS NOT NULL) AND (a.act <> ALL (ARRAY['cancel'::text, 'terminate'::text, 'pause'::text, 'resume'::text])))
+UNION ALL
+ SELECT o.run_id,
+    o.finished_at AS at,
+    ('run '::text || o.status) AS what,
+    NULL::text AS key,
+    COALESCE(o.error, '{}'::jsonb) AS detail
+   FROM perdure.outcome o;
 
 CREATE TABLE perdure.install (
     is_installed boolean DEFAULT true NOT NULL,
@@ -716,18 +1155,133 @@ CREATE TABLE perdure.install (
     CONSTRAINT install_has_one_row CHECK (is_installed)
 );
 
-CREATE TABLE perdure.outcome (
+CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
+ SELECT s.run_id,
+    s.workflow,
+    s.queue,
+    s.state,
+    s.reason,
+    s.since,
+        CASE
+            WHEN isfinite(s.since) THEN (( SELECT perdure._clock() AS _clock) - s.since)
+            ELSE NULL::interval
+        END AS age
+   FROM ( SELECT u.run_id,
+            u.workflow,
+            u.queue,
+            u.state,
+                CASE
+                    WHEN (u.state = 'paused'::text) THEN 'paused'::text
+                    WHEN ((u.state = 'running'::text) AND COALESCE(w.is_alive, false)) THEN NULL::text
+                    WHEN (u.state = 'running'::text) THEN 'worker_is_silent'::text
+                    WHEN (u.ready_at > ( SELECT perdure._clock() AS _clock)) THEN NULL::text
+                    WHEN (q.queue IS NULL) THEN 'no_worker_takes_the_queue'::text
+                    WHEN (k.workflow IS NULL) THEN 'no_worker_knows_the_workflow'::text
+                    WHEN (u.ready_at > (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval)) THEN NULL::text
+                    WHEN (u.recoveries >= 2) THEN 'suspect'::text
+                    ELSE 'ready_for_long'::text
+                END AS reason,
+                CASE
+                    WHEN (u.state = 'paused'::text) THEN ( SELECT max(a.applied_at) AS max
+                       FROM perdure.act a
+                      WHERE ((a.run_id = u.run_id) AND (a.act = 'pause'::text) AND (a.answer = 'accepted'::text)))
+                    WHEN (u.state = 'running'::text) THEN COALESCE(w.beat_at, u.claimed_at)
+                    ELSE u.ready_at
+                END AS since
+           FROM (((perdure._unfinished u
+             LEFT JOIN perdure.workers w ON ((u.worker_id = w.worker_id)))
+             LEFT JOIN ( SELECT DISTINCT t.queue
+                   FROM (perdure.workers l
+                     CROSS JOIN LATERAL unnest(l.queues) t(queue))
+                  WHERE l.is_alive) q ON ((u.queue = q.queue)))
+             LEFT JOIN ( SELECT DISTINCT t.queue,
+                    f.workflow
+                   FROM ((perdure.workers l
+                     CROSS JOIN LATERAL unnest(l.queues) t(queue))
+                     CROSS JOIN LATERAL unnest(l.workflows) f(workflow))
+                  WHERE l.is_alive) k ON (((u.queue = k.queue) AND (u.workflow = k.workflow))))) s
+  WHERE (s.reason IS NOT NULL);
+
+CREATE VIEW perdure.versions AS
+ SELECT w.version,
+    count(*) AS workers,
+    (sum(w.runs))::bigint AS runs,
+    min(w.registered_at) AS first_registered_at,
+    max(w.registered_at) AS last_registered_at
+   FROM perdure.workers w
+  WHERE w.is_alive
+  GROUP BY w.version;
+
+CREATE TABLE perdure.wake (
     run_id uuid NOT NULL,
-    status text NOT NULL,
-    result jsonb,
-    error jsonb,
-    finished_at timestamp with time zone NOT NULL,
-    claim uuid,
-    CONSTRAINT outcome_has_a_result_only_when_completed CHECK (((result IS NOT NULL) = (status = 'completed'::text))),
-    CONSTRAINT outcome_has_an_error_unless_completed CHECK (((status = ANY (ARRAY['completed'::text, 'continued'::text])) OR (error IS NOT NULL))),
-    CONSTRAINT outcome_status_is_known CHECK ((status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text, 'continued'::text])))
-)
-PARTITION BY RANGE (run_id);
+    told_at timestamp with time zone NOT NULL
+);
+
+CREATE VIEW perdure.metrics AS
+ WITH counted AS (
+         SELECT u.queue,
+            u.state,
+            count(*) AS runs,
+            count(*) FILTER (WHERE (u.recoveries >= 2)) AS suspects,
+            min(u.ready_at) AS ready_at
+           FROM perdure._unfinished u
+          GROUP BY u.queue, u.state
+        )
+ SELECT 'perdure_runs'::text AS name,
+    jsonb_build_object('queue', c.queue, 'state', c.state) AS labels,
+    (c.runs)::double precision AS value
+   FROM counted c
+UNION ALL
+ SELECT 'perdure_suspect_runs'::text AS name,
+    jsonb_build_object('queue', c.queue) AS labels,
+    (sum(c.suspects))::double precision AS value
+   FROM counted c
+  GROUP BY c.queue
+UNION ALL
+ SELECT 'perdure_oldest_ready_age_seconds'::text AS name,
+    jsonb_build_object('queue', c.queue) AS labels,
+    (EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - c.ready_at)))::double precision AS value
+   FROM counted c
+  WHERE ((c.state = 'ready'::text) AND isfinite(c.ready_at))
+UNION ALL
+ SELECT 'perdure_workers'::text AS name,
+    jsonb_build_object('version', COALESCE(v.version, ''::text)) AS labels,
+    (v.workers)::double precision AS value
+   FROM perdure.versions v
+UNION ALL
+ SELECT 'perdure_worker_runs'::text AS name,
+    jsonb_build_object('worker', w.name, 'worker_id', w.worker_id) AS labels,
+    (w.runs)::double precision AS value
+   FROM perdure.workers w
+UNION ALL
+ SELECT 'perdure_worker_beat_age_seconds'::text AS name,
+    jsonb_build_object('worker', w.name, 'worker_id', w.worker_id) AS labels,
+    (EXTRACT(epoch FROM w.beat_age))::double precision AS value
+   FROM perdure.workers w
+  WHERE (w.beat_age IS NOT NULL)
+UNION ALL
+ SELECT 'perdure_undrained_wakes'::text AS name,
+    '{}'::jsonb AS labels,
+    (count(*))::double precision AS value
+   FROM perdure.wake
+UNION ALL
+ SELECT 'perdure_oldest_wake_age_seconds'::text AS name,
+    '{}'::jsonb AS labels,
+    (COALESCE(EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - min(w.told_at))), (0)::numeric))::double precision AS value
+   FROM perdure.wake w
+UNION ALL
+ SELECT 'perdure_stuck_runs'::text AS name,
+    jsonb_build_object('reason', s.reason) AS labels,
+    (count(*))::double precision AS value
+   FROM perdure.stuck s
+  GROUP BY s.reason
+UNION ALL
+ SELECT 'perdure_ended_runs_of_last_hour'::text AS name,
+    jsonb_build_object('status', o.status) AS labels,
+    (count(*))::double precision AS value
+   FROM perdure.outcome o
+  WHERE (o.run_id >= (rpad(lpad(to_hex(((EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - '01:00:00'::interval)) * (1000)::numeric))::bigint), 12, '0'::text), 32, '0'::text))::uuid)
+  GROUP BY o.status;
 
 CREATE TABLE perdure.outcome_<period> (
     run_id uuid NOT NULL,
@@ -759,6 +1313,49 @@ CREATE TABLE perdure.queue (
     created_at timestamp with time zone NOT NULL
 );
 
+CREATE VIEW perdure.queues AS
+ WITH counted AS (
+         SELECT u.queue,
+            u.state,
+            count(*) AS runs,
+            min(u.ready_at) AS ready_at
+           FROM perdure._unfinished u
+          GROUP BY u.queue, u.state
+        ), pivoted AS (
+         SELECT n.queue,
+            sum(n.runs) FILTER (WHERE (n.state = 'scheduled'::text)) AS scheduled,
+            sum(n.runs) FILTER (WHERE (n.state = 'ready'::text)) AS ready,
+            sum(n.runs) FILTER (WHERE (n.state = 'running'::text)) AS running,
+            sum(n.runs) FILTER (WHERE (n.state = 'sleeping'::text)) AS sleeping,
+            sum(n.runs) FILTER (WHERE (n.state = 'waiting'::text)) AS waiting,
+            sum(n.runs) FILTER (WHERE (n.state = 'backing_off'::text)) AS backing_off,
+            sum(n.runs) FILTER (WHERE (n.state = 'paused'::text)) AS paused,
+            sum(n.runs) FILTER (WHERE (n.state = 'cancelling'::text)) AS cancelling,
+            min(n.ready_at) FILTER (WHERE (n.state = 'ready'::text)) AS oldest_ready_at
+           FROM counted n
+          GROUP BY n.queue
+        )
+ SELECT COALESCE(q.name, c.queue) AS name,
+    ( SELECT count(*) AS count
+           FROM perdure.workers w
+          WHERE (w.is_alive AND (COALESCE(q.name, c.queue) = ANY (w.queues)))) AS workers,
+    (COALESCE(c.scheduled, (0)::numeric))::bigint AS scheduled,
+    (COALESCE(c.ready, (0)::numeric))::bigint AS ready,
+    (COALESCE(c.running, (0)::numeric))::bigint AS running,
+    (COALESCE(c.sleeping, (0)::numeric))::bigint AS sleeping,
+    (COALESCE(c.waiting, (0)::numeric))::bigint AS waiting,
+    (COALESCE(c.backing_off, (0)::numeric))::bigint AS backing_off,
+    (COALESCE(c.paused, (0)::numeric))::bigint AS paused,
+    (COALESCE(c.cancelling, (0)::numeric))::bigint AS cancelling,
+    c.oldest_ready_at,
+        CASE
+            WHEN isfinite(c.oldest_ready_at) THEN (( SELECT perdure._clock() AS _clock) - c.oldest_ready_at)
+            ELSE NULL::interval
+        END AS oldest_ready_age,
+    q.retention
+   FROM (perdure.queue q
+     FULL JOIN pivoted c ON ((q.name = c.queue)));
+
 CREATE TABLE perdure.role_grant (
     role_name name NOT NULL,
     kind text NOT NULL,
@@ -766,29 +1363,6 @@ CREATE TABLE perdure.role_grant (
     granted_by name DEFAULT SESSION_USER NOT NULL,
     CONSTRAINT role_grant_kind_is_known CHECK ((kind = ANY (ARRAY['client'::text, 'worker'::text, 'observer'::text, 'admin'::text])))
 );
-
-CREATE TABLE perdure.run (
-    run_id uuid NOT NULL,
-    workflow text NOT NULL,
-    queue text NOT NULL,
-    priority smallint NOT NULL,
-    input jsonb NOT NULL,
-    key text,
-    tags jsonb NOT NULL,
-    headers jsonb NOT NULL,
-    start_at timestamp with time zone,
-    deadline timestamp with time zone,
-    timeout interval,
-    max_recoveries integer NOT NULL,
-    scheduled_at timestamp with time zone,
-    created_at timestamp with time zone NOT NULL,
-    created_by text NOT NULL,
-    CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
-    CONSTRAINT run_headers_are_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
-    CONSTRAINT run_priority_is_between_1_and_5 CHECK (((priority >= 1) AND (priority <= 5))),
-    CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
-)
-PARTITION BY RANGE (run_id);
 
 CREATE TABLE perdure.run_<period> (
     run_id uuid NOT NULL,
@@ -804,6 +1378,7 @@ CREATE TABLE perdure.run_<period> (
     timeout interval,
     max_recoveries integer NOT NULL,
     scheduled_at timestamp with time zone,
+    predecessor_id uuid,
     created_at timestamp with time zone NOT NULL,
     created_by text NOT NULL,
     CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
@@ -834,6 +1409,7 @@ CREATE TABLE perdure.run_old (
     timeout interval,
     max_recoveries integer NOT NULL,
     scheduled_at timestamp with time zone,
+    predecessor_id uuid,
     created_at timestamp with time zone NOT NULL,
     created_by text NOT NULL,
     CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
@@ -847,18 +1423,6 @@ CREATE TABLE perdure.setting (
     value jsonb NOT NULL,
     description text NOT NULL
 );
-
-CREATE TABLE perdure.signal (
-    run_id uuid NOT NULL,
-    id text NOT NULL,
-    name text NOT NULL,
-    payload jsonb NOT NULL,
-    sent_at timestamp with time zone NOT NULL,
-    sequence bigint NOT NULL,
-    sent_by text NOT NULL,
-    CONSTRAINT signal_id_is_short_and_not_empty CHECK (((length(id) >= 1) AND (length(id) <= 200)))
-)
-PARTITION BY RANGE (run_id);
 
 CREATE TABLE perdure.signal_<period> (
     run_id uuid NOT NULL,
@@ -889,6 +1453,19 @@ CREATE SEQUENCE perdure.signal_sequence
     NO MAXVALUE
     CACHE 1;
 
+CREATE VIEW perdure.signals AS
+ SELECT s.run_id,
+    s.id,
+    s.name,
+    s.payload,
+    s.sent_at,
+    s.sent_by,
+    (c.run_id IS NOT NULL) AS is_consumed,
+    c.key AS consumed_by,
+    c.saved_at AS consumed_at
+   FROM (perdure.signal s
+     LEFT JOIN perdure.step c ON (((s.run_id = c.run_id) AND (s.id = c.signal_id))));
+
 CREATE TABLE perdure.step_<period> (
     run_id uuid NOT NULL,
     key text NOT NULL,
@@ -909,18 +1486,6 @@ CREATE TABLE perdure.step_<period> (
     CONSTRAINT step_kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'transaction'::text, 'sql'::text, 'value'::text, 'signal'::text, 'sleep'::text, 'timer'::text, 'cancel'::text, 'started'::text]))),
     CONSTRAINT step_without_result_and_error_is_a_wait CHECK (((result IS NOT NULL) OR (error IS NOT NULL) OR (kind = ANY (ARRAY['signal'::text, 'sleep'::text, 'timer'::text]))))
 );
-
-CREATE TABLE perdure.step_attempt (
-    run_id uuid NOT NULL,
-    key text NOT NULL,
-    attempt integer NOT NULL,
-    error jsonb NOT NULL,
-    started_at timestamp with time zone,
-    failed_at timestamp with time zone NOT NULL,
-    retry_at timestamp with time zone,
-    CONSTRAINT step_attempt_counts_from_1 CHECK ((attempt >= 1))
-)
-PARTITION BY RANGE (run_id);
 
 CREATE TABLE perdure.step_attempt_<period> (
     run_id uuid NOT NULL,
@@ -965,37 +1530,323 @@ CREATE TABLE perdure.step_old (
     CONSTRAINT step_without_result_and_error_is_a_wait CHECK (((result IS NOT NULL) OR (error IS NOT NULL) OR (kind = ANY (ARRAY['signal'::text, 'sleep'::text, 'timer'::text]))))
 );
 
+CREATE VIEW perdure.steps AS
+ SELECT s.run_id,
+    s.ordinal,
+    s.key,
+    s.kind,
+        CASE
+            WHEN (s.error IS NULL) THEN 'completed'::text
+            ELSE 'failed'::text
+        END AS state,
+    s.name,
+    s.result,
+    s.error,
+    s.attempt AS attempts,
+    NULL::timestamp with time zone AS retry_at,
+    s.started_at,
+    s.saved_at,
+        CASE
+            WHEN isfinite(s.started_at) THEN (s.saved_at - s.started_at)
+            ELSE NULL::interval
+        END AS duration,
+    s.signal_id,
+    encode(s.fingerprint, 'hex'::text) AS fingerprint
+   FROM perdure.step s
+UNION ALL
+ SELECT f.run_id,
+    NULL::integer AS ordinal,
+    f.key,
+    NULL::text AS kind,
+    'backing_off'::text AS state,
+    NULL::text AS name,
+    NULL::jsonb AS result,
+    f.error,
+    f.attempt AS attempts,
+    f.retry_at,
+    f.started_at,
+    NULL::timestamp with time zone AS saved_at,
+    NULL::interval AS duration,
+    NULL::text AS signal_id,
+    NULL::text AS fingerprint
+   FROM ( SELECT DISTINCT ON (t.run_id, t.key) t.run_id,
+            t.key,
+            t.attempt,
+            t.error,
+            t.started_at,
+            t.failed_at,
+            t.retry_at
+           FROM perdure.step_attempt t
+          ORDER BY t.run_id, t.key, t.attempt DESC) f
+  WHERE (NOT (EXISTS ( SELECT
+           FROM perdure.step s
+          WHERE ((s.run_id = f.run_id) AND (s.key = f.key)))));
+
 CREATE TABLE perdure.timeline (
     timeline integer NOT NULL,
     since timestamp with time zone NOT NULL
 );
 
-CREATE TABLE perdure.wake (
-    run_id uuid NOT NULL,
-    told_at timestamp with time zone NOT NULL
-);
+CREATE VIEW perdure.violations WITH (security_barrier='true') AS
+ WITH cut AS (
+         SELECT c.relname,
+            string_agg(p.bounds, ', '::text ORDER BY p.bounds) AS bounds
+           FROM (((pg_class c
+             LEFT JOIN pg_inherits i ON ((c.oid = i.inhparent)))
+             LEFT JOIN pg_class b ON ((i.inhrelid = b.oid)))
+             CROSS JOIN LATERAL pg_get_expr(b.relpartbound, b.oid) p(bounds))
+          WHERE ((c.relnamespace = ('perdure'::regnamespace)::oid) AND (c.relkind = 'p'::"char"))
+          GROUP BY c.relname
+        )
+ SELECT 'a_run_is_unfinished_or_ended'::text AS invariant,
+    r.run_id,
+    'neither a dispatch row nor an outcome'::text AS detail
+   FROM perdure.run r
+  WHERE ((NOT (EXISTS ( SELECT
+           FROM perdure.dispatch d
+          WHERE (d.run_id = r.run_id)))) AND (NOT (EXISTS ( SELECT
+           FROM perdure.outcome o
+          WHERE (o.run_id = r.run_id)))))
+UNION ALL
+ SELECT 'an_ended_run_is_not_dispatched'::text AS invariant,
+    d.run_id,
+    ('it ended as '::text || o.status) AS detail
+   FROM (perdure.dispatch d
+     JOIN perdure.outcome o ON ((d.run_id = o.run_id)))
+UNION ALL
+ SELECT 'what_is_kept_belongs_to_a_run'::text AS invariant,
+    k.run_id,
+    ('a row of '::text || k.kept_in) AS detail
+   FROM ( SELECT d.run_id,
+            'dispatch'::text AS kept_in
+           FROM perdure.dispatch d
+        UNION ALL
+         SELECT o.run_id,
+            'outcome'::text
+           FROM perdure.outcome o
+        UNION ALL
+         SELECT s.run_id,
+            'step'::text
+           FROM perdure.step s
+        UNION ALL
+         SELECT t.run_id,
+            'step_attempt'::text
+           FROM perdure.step_attempt t
+        UNION ALL
+         SELECT s.run_id,
+            'signal'::text
+           FROM perdure.signal s
+        UNION ALL
+         SELECT a.run_id,
+            'act'::text
+           FROM perdure.act a) k
+  WHERE (NOT (EXISTS ( SELECT
+           FROM perdure.run r
+          WHERE (r.run_id = k.run_id))))
+UNION ALL
+ SELECT 'a_dispatch_row_agrees_with_its_run'::text AS invariant,
+    d.run_id,
+    format('workflow %s, queue %s, priority %s'::text, d.workflow, d.queue, d.priority) AS detail
+   FROM (perdure.dispatch d
+     JOIN perdure.run r ON ((d.run_id = r.run_id)))
+  WHERE ((d.workflow <> r.workflow) OR (d.queue <> r.queue) OR (d.priority <> r.priority) OR (d.max_recoveries <> r.max_recoveries))
+UNION ALL
+ SELECT 'a_key_names_its_run'::text AS invariant,
+    k.run_id,
+    format('key %s of workflow %s'::text, k.key, k.workflow) AS detail
+   FROM (perdure.run_key k
+     LEFT JOIN perdure.run r ON ((k.run_id = r.run_id)))
+  WHERE ((r.run_id IS NULL) OR ((r.workflow IS DISTINCT FROM k.workflow) OR (r.key IS DISTINCT FROM k.key)))
+UNION ALL
+ SELECT 'a_suspended_run_can_be_woken'::text AS invariant,
+    d.run_id,
+    'it waits for nothing that can come'::text AS detail
+   FROM (perdure.dispatch d
+     LEFT JOIN perdure.run r ON ((d.run_id = r.run_id)))
+  WHERE ((d.worker_id IS NULL) AND (d.ready_at = 'infinity'::timestamp with time zone) AND (d.predecessor_id IS NULL) AND (r.start_at IS DISTINCT FROM 'infinity'::timestamp with time zone) AND (NOT COALESCE((d.waits @? '$[*]?(@."kind" == "signal")'::jsonpath), false)))
+UNION ALL
+ SELECT 'a_wait_ends_in_time'::text AS invariant,
+    d.run_id,
+    format('it ends at %s, ready at %s'::text, w.until, d.ready_at) AS detail
+   FROM (perdure.dispatch d
+     CROSS JOIN LATERAL ( SELECT min(j.until) AS until
+           FROM jsonb_to_recordset(d.waits) j(until timestamp with time zone)) w)
+  WHERE ((d.waits IS NOT NULL) AND (d.ready_at > w.until) AND (d.ready_at > ( SELECT perdure._clock() AS _clock)))
+UNION ALL
+ SELECT DISTINCT 'a_message_wakes_its_run'::text AS invariant,
+    d.run_id,
+    format('signal %s'::text, s.name) AS detail
+   FROM ((perdure.dispatch d
+     CROSS JOIN LATERAL jsonb_to_recordset(d.waits) w(kind text, name text))
+     JOIN perdure.signal s ON (((d.run_id = s.run_id) AND (w.name = s.name))))
+  WHERE ((d.waits IS NOT NULL) AND (NOT d.is_paused) AND (d.ready_at > ( SELECT perdure._clock() AS _clock)) AND (w.kind = 'signal'::text) AND (NOT (EXISTS ( SELECT
+           FROM perdure.step c
+          WHERE ((c.run_id = s.run_id) AND (c.signal_id = s.id))))) AND (NOT (EXISTS ( SELECT
+           FROM perdure.wake k
+          WHERE (k.run_id = d.run_id)))))
+UNION ALL
+ SELECT 'a_cancel_wakes_its_run'::text AS invariant,
+    d.run_id,
+    format('%s, ready at %s'::text, d.cancel, d.ready_at) AS detail
+   FROM perdure.dispatch d
+  WHERE ((d.waits IS NOT NULL) AND (d.cancel IS NOT NULL) AND (NOT d.is_paused) AND (d.ready_at > ( SELECT perdure._clock() AS _clock)) AND (NOT (EXISTS ( SELECT
+           FROM perdure.step s
+          WHERE ((s.run_id = d.run_id) AND (s.kind = 'cancel'::text))))))
+UNION ALL
+ SELECT 'an_act_wakes_its_run'::text AS invariant,
+    a.run_id,
+    format('%s, asked at %s'::text, a.act, a.asked_at) AS detail
+   FROM (perdure.act a
+     JOIN perdure.dispatch d ON ((a.run_id = d.run_id)))
+  WHERE ((a.applied_at IS NULL) AND (NOT (EXISTS ( SELECT
+           FROM perdure.wake k
+          WHERE (k.run_id = a.run_id)))))
+UNION ALL
+ SELECT 'a_wake_is_drained_soon'::text AS invariant,
+    k.run_id,
+    format('told at %s; does anybody tick?'::text, k.told_at) AS detail
+   FROM (perdure.wake k
+     JOIN perdure.dispatch d ON ((k.run_id = d.run_id)))
+  WHERE (k.told_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))
+UNION ALL
+ SELECT 'a_deadline_is_kept'::text AS invariant,
+    d.run_id,
+    format('it was to end at %s; does anybody tick?'::text, d.ends_at) AS detail
+   FROM perdure.dispatch d
+  WHERE (d.ends_at < (( SELECT perdure._clock() AS _clock) - '00:05:00'::interval))
+UNION ALL
+ SELECT 'a_successor_waits_for_a_run'::text AS invariant,
+    d.run_id,
+    format('run %s'::text, d.predecessor_id) AS detail
+   FROM perdure.dispatch d
+  WHERE ((d.predecessor_id IS NOT NULL) AND ((d.ready_at <> 'infinity'::timestamp with time zone) OR (NOT (EXISTS ( SELECT
+           FROM perdure.run p
+          WHERE (p.run_id = d.predecessor_id))))))
+UNION ALL
+ SELECT 'a_successor_is_freed_soon'::text AS invariant,
+    d.run_id,
+    format('run %s ended at %s'::text, o.run_id, o.finished_at) AS detail
+   FROM (perdure.dispatch d
+     JOIN perdure.outcome o ON ((d.predecessor_id = o.run_id)))
+  WHERE (o.finished_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))
+UNION ALL
+ SELECT 'a_claim_belongs_to_a_live_worker'::text AS invariant,
+    d.run_id,
+    format('worker %s, last beat %s; does anybody tick?'::text, d.worker_id, b.beat_at) AS detail
+   FROM ((perdure.dispatch d
+     LEFT JOIN perdure.worker w ON ((d.worker_id = w.worker_id)))
+     LEFT JOIN perdure.worker_beat b ON ((d.worker_id = b.worker_id)))
+  WHERE ((d.worker_id IS NOT NULL) AND (((w.worker_id IS NULL) AND (d.claimed_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))) OR (GREATEST(b.beat_at, ( SELECT perdure._server_started_at() AS _server_started_at)) < ((( SELECT perdure._clock() AS _clock) - ((2)::double precision * w.lease)) - '00:01:00'::interval))))
+UNION ALL
+ SELECT 'a_claim_is_used_once'::text AS invariant,
+    c.run_id,
+    format('claim %s'::text, c.claim) AS detail
+   FROM ( SELECT u.run_id,
+            u.claim,
+            count(*) OVER (PARTITION BY u.claim) AS uses
+           FROM ( SELECT d.run_id,
+                    d.claim
+                   FROM perdure.dispatch d
+                  WHERE (d.claim IS NOT NULL)
+                UNION
+                 SELECT o.run_id,
+                    o.claim
+                   FROM perdure.outcome o
+                  WHERE (o.claim IS NOT NULL)) u) c
+  WHERE (c.uses > 1)
+UNION ALL
+ SELECT 'a_worker_reports_its_runs'::text AS invariant,
+    NULL::uuid AS run_id,
+    format('worker %s says %s runs, and has held %s for long'::text, b.worker_id, b.runs_held, h.runs) AS detail
+   FROM (perdure.worker_beat b
+     CROSS JOIN LATERAL ( SELECT count(*) AS runs
+           FROM perdure.dispatch d
+          WHERE ((d.worker_id = b.worker_id) AND (d.claimed_at < (b.beat_at - '00:00:10'::interval)))) h)
+  WHERE ((b.disagreements >= 10) AND (b.runs_held < h.runs))
+UNION ALL
+ SELECT 'a_worker_has_a_heartbeat'::text AS invariant,
+    NULL::uuid AS run_id,
+    format('worker %s'::text, w.worker_id) AS detail
+   FROM perdure.worker w
+  WHERE (NOT (EXISTS ( SELECT
+           FROM perdure.worker_beat b
+          WHERE (b.worker_id = w.worker_id))))
+UNION ALL
+ SELECT 'only_a_claimed_run_is_told'::text AS invariant,
+    d.run_id,
+    format('told at %s'::text, d.told_at) AS detail
+   FROM perdure.dispatch d
+  WHERE ((d.told_at IS NOT NULL) AND (d.worker_id IS NULL))
+UNION ALL
+ SELECT 'a_run_dies_after_its_last_recovery'::text AS invariant,
+    d.run_id,
+    format('%s deaths of %s'::text, d.recoveries, d.max_recoveries) AS detail
+   FROM perdure.dispatch d
+  WHERE (d.recoveries > d.max_recoveries)
+UNION ALL
+ SELECT 'a_signal_is_consumed_once'::text AS invariant,
+    s.run_id,
+    format('signal %s, %s times'::text, s.signal_id, count(*)) AS detail
+   FROM perdure.step s
+  WHERE (s.signal_id IS NOT NULL)
+  GROUP BY s.run_id, s.signal_id
+ HAVING (count(*) > 1)
+UNION ALL
+ SELECT 'a_consumed_signal_was_sent'::text AS invariant,
+    s.run_id,
+    format('step %s consumed signal %s'::text, s.key, s.signal_id) AS detail
+   FROM (perdure.step s
+     LEFT JOIN perdure.signal m ON (((s.run_id = m.run_id) AND (s.signal_id = m.id))))
+  WHERE ((s.signal_id IS NOT NULL) AND (m.name IS DISTINCT FROM s.name))
+UNION ALL
+ SELECT 'ordinals_of_a_run_differ'::text AS invariant,
+    s.run_id,
+    format('ordinal %s, %s times'::text, s.ordinal, count(*)) AS detail
+   FROM perdure.step s
+  GROUP BY s.run_id, s.ordinal
+ HAVING (count(*) > 1)
+UNION ALL
+ SELECT 'an_exhausted_step_is_on_record'::text AS invariant,
+    t.run_id,
+    format('try %s of step %s'::text, t.attempt, t.key) AS detail
+   FROM perdure.step_attempt t
+  WHERE ((t.retry_at IS NULL) AND (NOT (EXISTS ( SELECT
+           FROM perdure.step s
+          WHERE ((s.run_id = t.run_id) AND (s.key = t.key))))))
+UNION ALL
+ SELECT 'the_install_has_one_row'::text AS invariant,
+    NULL::uuid AS run_id,
+    format('%s rows'::text, count(*)) AS detail
+   FROM perdure.install
+ HAVING (count(*) <> 1)
+UNION ALL
+ SELECT 'partitions_are_cut_alike'::text AS invariant,
+    NULL::uuid AS run_id,
+    format('%s: %s'::text, c.relname, c.bounds) AS detail
+   FROM (cut c
+     LEFT JOIN cut r ON ((r.relname = 'run'::name)))
+  WHERE ((c.bounds IS DISTINCT FROM r.bounds) OR (c.bounds !~~ '%(MINVALUE)%'::text) OR (c.bounds !~~ '%(MAXVALUE)%'::text))
+UNION ALL
+ SELECT DISTINCT 'tables_are_granted_to_nobody'::text AS invariant,
+    NULL::uuid AS run_id,
+    format('%s to %s'::text, c.relname, COALESCE(g.rolname, 'public'::name)) AS detail
+   FROM ((pg_class c
+     CROSS JOIN LATERAL aclexplode(c.relacl) a(grantor, grantee, privilege_type, is_grantable))
+     LEFT JOIN pg_roles g ON ((a.grantee = g.oid)))
+  WHERE ((c.relnamespace = ('perdure'::regnamespace)::oid) AND (c.relkind = ANY (ARRAY['r'::"char", 'p'::"char", 'S'::"char"])) AND (a.grantee <> c.relowner));
 
-CREATE TABLE perdure.worker (
-    worker_id uuid NOT NULL,
-    name text NOT NULL,
-    version text,
-    queues text[] NOT NULL,
-    workflows text[] NOT NULL,
-    lease interval NOT NULL,
-    is_direct boolean NOT NULL,
-    registered_at timestamp with time zone NOT NULL,
-    registered_by text NOT NULL,
-    CONSTRAINT worker_lease_is_between_1_second_and_1_day CHECK (((lease >= '00:00:01'::interval) AND (lease <= '1 day'::interval)))
-);
-
-CREATE TABLE perdure.worker_beat (
-    worker_id uuid NOT NULL,
-    beat_at timestamp with time zone NOT NULL,
-    runs_held integer,
-    disagreements integer DEFAULT 0 NOT NULL,
-    activity jsonb DEFAULT '[]'::jsonb NOT NULL
-)
-WITH (fillfactor='50');
+CREATE VIEW perdure.waits WITH (security_barrier='true') AS
+ SELECT u.run_id,
+    u.workflow,
+    u.queue,
+    u.state,
+    w.key,
+    w.kind,
+    w.name,
+    w.until,
+    COALESCE((w.until <= ( SELECT perdure._clock() AS _clock)), false) AS is_due
+   FROM (perdure._unfinished u
+     CROSS JOIN LATERAL jsonb_to_recordset(u.waits) w(key text, kind text, name text, until timestamp with time zone));
 
 ALTER TABLE ONLY perdure.act ATTACH PARTITION perdure.act_<period> FOR VALUES FROM ('<period>') TO (MAXVALUE);
 
@@ -1126,6 +1977,12 @@ CREATE INDEX dispatch_suspect_idx ON perdure.dispatch USING btree (queue, ready_
 
 CREATE INDEX dispatch_worker_idx ON perdure.dispatch USING btree (worker_id) WHERE (worker_id IS NOT NULL);
 
+CREATE INDEX run_lookup_idx ON ONLY perdure.run USING btree (key) WHERE (key IS NOT NULL);
+
+CREATE INDEX run_<period>_key_idx ON perdure.run_<period> USING btree (key) WHERE (key IS NOT NULL);
+
+CREATE INDEX run_old_key_idx ON perdure.run_old USING btree (key) WHERE (key IS NOT NULL);
+
 CREATE UNIQUE INDEX step_consumed_idx ON ONLY perdure.step USING btree (run_id, signal_id) WHERE (signal_id IS NOT NULL);
 
 CREATE UNIQUE INDEX step_<period>_run_id_signal_id_idx ON perdure.step_<period> USING btree (run_id, signal_id) WHERE (signal_id IS NOT NULL);
@@ -1148,7 +2005,11 @@ ALTER INDEX perdure.outcome_pkey ATTACH PARTITION perdure.outcome_<period>_pkey;
 
 ALTER INDEX perdure.outcome_pkey ATTACH PARTITION perdure.outcome_old_pkey;
 
+ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_<period>_key_idx;
+
 ALTER INDEX perdure.run_pkey ATTACH PARTITION perdure.run_<period>_pkey;
+
+ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_old_key_idx;
 
 ALTER INDEX perdure.run_pkey ATTACH PARTITION perdure.run_old_pkey;
 
@@ -1180,11 +2041,17 @@ REVOKE ALL ON FUNCTION perdure._ask_one(run_id uuid, act text, reason text, grac
 
 REVOKE ALL ON FUNCTION perdure._audit(act text, run_id uuid, reason text, detail jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._because(reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._bury_workers(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._caller() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_array(what text, list jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._check_interval(what text, duration interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._check_isolation() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_kind(kind text) FROM PUBLIC;
 
@@ -1198,7 +2065,11 @@ REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer,
 
 REVOKE ALL ON FUNCTION perdure._check_times(start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._check_waits(suspensions jsonb, keep boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._checkpoint(step perdure.step) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._clock() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._cron_advice(every interval) FROM PUBLIC;
 
@@ -1214,6 +2085,8 @@ REVOKE ALL ON FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp wi
 
 REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._end_by_act(run_id uuid, act text, status text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_claimed(worker_id uuid, ends jsonb, status text) FROM PUBLIC;
@@ -1222,9 +2095,35 @@ REVOKE ALL ON FUNCTION perdure._end_overdue(now timestamp with time zone) FROM P
 
 REVOKE ALL ON FUNCTION perdure._end_runs(ends jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._explain_cancel(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_deaths(run perdure.runs) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_end(run perdure.runs) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_pause(run perdure.runs) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_pending(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_running(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_silence(worker perdure.workers, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_start(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_takers(run perdure.runs) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_unfinished(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._explain_waits(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._failed_step(run_id uuid, error jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._fence(worker_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._fence_any(worker_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._find_answers(suspended jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._fingerprint(value jsonb) FROM PUBLIC;
 
@@ -1245,6 +2144,10 @@ REVOKE ALL ON FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer,
 REVOKE ALL ON FUNCTION perdure._lock_key(worker_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._lock_suspect(worker_id uuid, queues text[], workflows text[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._nearest(word text, known text[]) FROM PUBLIC;
 
@@ -1276,7 +2179,11 @@ REVOKE ALL ON FUNCTION perdure._run_state(worker_id uuid, claimed_at timestamp w
 
 REVOKE ALL ON FUNCTION perdure._server_started_at() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._states(run_ids uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._since(run perdure.runs) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._span(span interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._states(run_ids uuid[], act text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._take_back_orphans(now timestamp with time zone) FROM PUBLIC;
 
@@ -1286,7 +2193,13 @@ REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._truncate_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._unfinished_predecessor(run_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._uuid7(at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._when(at timestamp with time zone, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._without(suspensions jsonb, answered jsonb) FROM PUBLIC;
 
 REVOKE ALL ON PROCEDURE perdure.await(IN run_id uuid, IN timeout interval, INOUT result jsonb) FROM PUBLIC;
 
@@ -1305,6 +2218,8 @@ REVOKE ALL ON FUNCTION perdure.disable_cron() FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure.drain(max_runs integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.enable_cron(every interval, runners integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.explain(run_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.fail_runs(worker_id uuid, ends jsonb) FROM PUBLIC;
 
@@ -1353,6 +2268,8 @@ REVOKE ALL ON PROCEDURE perdure.run_ticks(IN max_seconds integer, IN every inter
 REVOKE ALL ON FUNCTION perdure.save_steps(worker_id uuid, saves jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.save_transaction_step(worker_id uuid, save jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.selftest() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.signal(run_id uuid, name text, payload jsonb, id text) FROM PUBLIC;
 

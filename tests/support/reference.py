@@ -35,6 +35,7 @@ select c.oid, c.relname as name, obj_description(c.oid, 'pg_class') as comment,
   coalesce((select array_to_string(m.kinds, ', ') from perdure._permissions() as m where m.name = c.relname), '') as kinds
 from pg_class as c
 where c.relnamespace = 'perdure'::regnamespace and c.relkind::text = any (%s) and not c.relispartition
+  and c.relname !~ '^_'
 order by c.relname
 """
 
@@ -46,21 +47,31 @@ order by a.attnum
 """
 
 
+# Who calls the functions of a section, in the order in which a newcomer meets them; what else there is comes last.
+CALLERS = ["client, admin", "client, observer, admin", "observer, admin", "admin", "worker", "worker, admin"]
+
+
 def reference(database: Database) -> str:
     """The whole text of sql/REFERENCE.md."""
-    return "\n".join([HEAD, *_routines(database), *_views(database), *_errors(database), *_tables(database)])
+    parts = (_routines, _views, _acts, _errors, _settings, _invariants, _tables)
+    return "\n".join([HEAD, *(line for part in parts for line in part(database))])
 
 
 def _routines(database: Database) -> Iterator[str]:
-    yield "## Functions and procedures\n"
-    for _, name, kind, comment, result, arguments, kinds in database.admin.execute(ROUTINES).fetchall():
+    found = database.admin.execute(ROUTINES).fetchall()
+    callers = {row[-1] for row in found}
+    for kinds in sorted(callers, key=lambda each: (CALLERS.index(each) if each in CALLERS else len(CALLERS), each)):
+        yield f"## Functions for {kinds or 'the owner alone'}\n"
+        yield from _section([row for row in found if row[-1] == kinds])
+
+
+def _section(routines: list[Any]) -> Iterator[str]:
+    for _, name, kind, comment, result, arguments, _ in routines:
         inside = "".join(f"\n  {argument}," for argument in arguments).rstrip(",")
         call = f"{name}({inside}{chr(10) if inside else ''})"
         yield f"### {name}\n"
         yield f"```sql\n{'call ' if kind == 'p' else ''}{call}{_returns(result)}\n```\n"
         yield f"{_paragraphs(comment)}\n"
-        if kinds:
-            yield f"For: {kinds}.\n"
 
 
 def _returns(result: str | None) -> str:
@@ -69,7 +80,7 @@ def _returns(result: str | None) -> str:
     if result.startswith("TABLE("):
         columns = result.removeprefix("TABLE(").removesuffix(")").split(", ")
         return " returns table (\n  " + ",\n  ".join(columns) + "\n)"
-    return f" returns {result.removeprefix('SETOF ')}"
+    return f" returns {result.replace('SETOF', 'setof')}"
 
 
 def _views(database: Database) -> Iterator[str]:
@@ -81,6 +92,37 @@ def _views(database: Database) -> Iterator[str]:
         for column, kind, meaning in database.admin.execute(COLUMNS, [oid]).fetchall():
             yield f"| `{column}` | {kind} | {_cell(meaning)} |"
         yield f"\nFor: {kinds}.\n" if kinds else ""
+
+
+def _acts(database: Database) -> Iterator[str]:
+    yield "## What an act answers in each state\n"
+    rules = database.admin.execute("select r.state, r.act, r.answer, r.error from perdure.act_rules as r").fetchall()
+    acts = list(dict.fromkeys(act for _, act, _, _ in rules))
+    answers = {(state, act): f"`{error}`" if error else answer for state, act, answer, error in rules}
+    yield f"| state | {' | '.join(acts)} |\n| --- {'| --- ' * len(acts)}|"
+    for state in dict.fromkeys(state for state, _, _, _ in rules):
+        yield f"| {state} | {' | '.join(answers[state, act] for act in acts)} |"
+    yield "\nA code is raised by the act on one run; its `_many` twin answers `finished` or `illegal` instead.\n"
+
+
+def _settings(database: Database) -> Iterator[str]:
+    yield "## Settings\n"
+    yield "Changed by `put_setting`.\n"
+    yield "| setting | value at first | meaning |\n| --- | --- | --- |"
+    query = "select s.name, s.value::text, s.description from perdure.setting as s order by s.name"
+    for name, value, description in database.admin.execute(query).fetchall():
+        yield f"| `{name}` | {value} | {_cell(description)} |"
+    yield ""
+
+
+def _invariants(database: Database) -> Iterator[str]:
+    yield "## Invariants\n"
+    yield "What always holds. `selftest()` counts how often each does not, the view `violations` has the details.\n"
+    yield "| invariant | meaning |\n| --- | --- |"
+    query = "select i.invariant, i.meaning from perdure._invariants as i"
+    for invariant, meaning in database.admin.execute(query).fetchall():
+        yield f"| `{invariant}` | {_cell(meaning)} |"
+    yield ""
 
 
 def _errors(database: Database) -> Iterator[str]:
