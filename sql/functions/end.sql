@@ -17,14 +17,14 @@ begin
     delete from perdure.dispatch as d
     using jsonb_to_recordset(_end_runs.ends) as e (run_id uuid, status text, result jsonb, error jsonb)
     where d.run_id = e.run_id
-    returning d.run_id, d.claim, e.status, e.result, e.error
+    returning d.run_id, d.claim, d.begun_at, e.status, e.result, e.error
   )
-  insert into perdure.outcome (run_id, status, result, error, finished_at, claim)
+  insert into perdure.outcome (run_id, status, result, error, begun_at, finished_at, claim)
   select
     g.run_id, g.status,
     case when g.status = 'completed' then coalesce(g.result, 'null') end,  -- an absent result is JSON null
     case when g.status <> 'completed' then g.error end,
-    v_now, g.claim
+    g.begun_at, v_now, g.claim
   from gone as g;
   insert into perdure.wake (run_id, told_at)
   select d.run_id, v_now
@@ -181,7 +181,7 @@ begin
   from (
     select
       r.run_id, r.pause_reason is not null as is_paused,
-      v_now + row_number() over () * interval '1 microsecond' as ready_at
+      v_now + (row_number() over () - 1) * interval '1 microsecond' as ready_at
     from jsonb_to_recordset(release_runs.releases) as r (run_id uuid, pause_reason text)
   ) as a
   where d.run_id = a.run_id and d.run_id = any(v_held);
