@@ -1,4 +1,4 @@
-"""The real command in a process of its own, against a real database."""
+"""The command line, typed against a real database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from perdure.cli.root import cli
 from support.database import Database
 
 
@@ -51,7 +53,37 @@ class Shell:
         """The command line, for tests that start it themselves."""
         return [sys.executable, "-m", "perdure.cli", *map(str, words)]
 
+    @property
+    def real(self) -> RealShell:
+        """The same, but each command is a process of its own, as it is for people; slower."""
+        made = RealShell(self.directory, None)
+        made.environment = self.environment
+        return made
+
     def __call__(self, *words: object, input: str | None = None, **environment: str) -> Said:
+        """Type a command; it runs in this process."""
+        hidden = dict.fromkeys(name for name in os.environ if name.startswith(("PG", "PERDURE_")))
+        said = CliRunner().invoke(
+            cli,
+            list(map(str, words)),
+            input=input,
+            env={**hidden, **self.environment, **environment},
+            catch_exceptions=False,
+        )
+        return Said(said.exit_code, said.stdout, said.stderr)
+
+    def write(self, name: str, text: str) -> None:
+        """Put a module into the directory."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+class RealShell(Shell):
+    """A shell whose commands are processes of their own."""
+
+    def __call__(self, *words: object, input: str | None = None, **environment: str) -> Said:
+        """Type a command and wait for its end."""
         done = subprocess.run(
             self.command(*words),
             cwd=self.directory,
@@ -64,12 +96,6 @@ class Shell:
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Said(done.returncode, done.stdout, done.stderr)
-
-    def write(self, name: str, text: str) -> None:
-        """Put a module into the directory."""
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 @pytest.fixture

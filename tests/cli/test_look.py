@@ -90,7 +90,7 @@ def story(perdure: Shell, database: Database, order: str, worker: Worker) -> str
 
 
 def test_show_draws_a_run_on_80_columns(perdure: Shell, story: str) -> None:
-    said = perdure("show", story, PYTHONIOENCODING="utf-8", COLUMNS="80")
+    said = perdure.real("show", story, PYTHONIOENCODING="utf-8", COLUMNS="80")
     assert said.code == 0, said.err
     assert all(len(line) <= 80 for line in said.lines), said.out
     assert said.lines[0] == f"order  {story}  completed"
@@ -110,7 +110,7 @@ def test_show_draws_a_run_on_80_columns(perdure: Shell, story: str) -> None:
 
 
 def test_show_is_typed_where_only_ascii_can_be_printed(perdure: Shell, story: str) -> None:
-    said = perdure("show", story, PYTHONIOENCODING="ascii:strict", COLUMNS="80")
+    said = perdure.real("show", story, PYTHONIOENCODING="ascii:strict", COLUMNS="80")
     assert said.code == 0, said.err
     assert "# ran" in said.out
 
@@ -135,7 +135,7 @@ def test_show_tells_what_an_unfinished_run_waits_for(perdure: Shell, order: str,
     run = started(perdure)
     held = worker.claim()
     assert worker.suspend(held, {"key": "approval", "kind": "signal", "name": "approved"}) == "suspended"
-    said = perdure("show", run, PYTHONIOENCODING="utf-8")
+    said = perdure("show", run)
     assert "▶ still going" in said.out
     assert '"approved"' in said.out
 
@@ -144,7 +144,7 @@ def test_show_draws_a_step_that_is_running(perdure: Shell, order: str, worker: W
     run = started(perdure)
     worker.claim()
     worker.beat(run, "ship", ago(3))
-    said = perdure("show", run, PYTHONIOENCODING="utf-8")
+    said = perdure("show", run)
     (bar,) = (line for line in said.lines if line.startswith("ship"))
     assert "█" in bar and bar.endswith("▶")
     assert "held by by hand" in said.out

@@ -84,7 +84,7 @@ def test_what_the_database_refuses_is_a_sentence(perdure: Shell, order: str, opt
 
 
 def test_wait_prints_the_result(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
-    waiting = in_background(perdure, "start", order, "--wait")
+    waiting = in_background(perdure.real, "start", order, "--wait")
     database.wait_until("select count(*) = 1 from perdure.dispatch")
     worker.complete(worker.claim(), {"total": 7})
     said = waiting.result(timeout=20)
@@ -92,7 +92,7 @@ def test_wait_prints_the_result(perdure: Shell, database: Database, order: str, 
 
 
 def test_wait_for_a_run_that_fails_says_why(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
-    waiting = in_background(perdure, "start", order, "--wait")
+    waiting = in_background(perdure.real, "start", order, "--wait")
     database.wait_until("select count(*) = 1 from perdure.dispatch")
     worker.fail_run(worker.claim(), type="Declined", message="card declined")
     said = waiting.result(timeout=20)

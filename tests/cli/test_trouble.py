@@ -47,6 +47,7 @@ def test_a_server_that_does_not_answer_is_told_with_the_cure(shell: Shell) -> No
 def test_no_dsn_at_all_says_where_one_is_looked_for(shell: Shell) -> None:
     said = shell("runs", PGHOST="/nowhere")
     assert said.code == 3
+    assert "at /nowhere:" in said.err
     assert "--dsn or PERDURE_DSN" in said.err
 
 
@@ -117,6 +118,13 @@ def test_another_version_in_the_database_is_told(perdure: Shell, database: Datab
     said = perdure("start", "order")
     assert said.code == 1
     assert f'schema "perdure" has Perdure 9.9.9, this command belongs to {_install.packaged_version()}' in said.err
+
+
+def test_the_command_itself_ends_with_these_codes(shell: Shell, database: Database) -> None:
+    assert shell.real("runs", PERDURE_DSN=database.dsn()).code == 0
+    assert shell.real("runs", "--state", "x", PERDURE_DSN=database.dsn()).code == 1
+    assert shell.real("runs", "--limit", "0").code == 2
+    assert shell.real("runs", PGHOST="/nowhere").code == 3
 
 
 def test_help_tells_the_exit_codes_and_every_command(shell: Shell) -> None:

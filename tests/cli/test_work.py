@@ -96,11 +96,17 @@ class Process:
 
 
 @pytest.fixture
+def shell(shell: Shell) -> Shell:
+    """Modules are loaded and signals are sent: each command is a process of its own."""
+    return shell.real
+
+
+@pytest.fixture
 def flows(perdure: Shell) -> Shell:
     """A directory with an application in it."""
     perdure.write("shop/__init__.py", "")
     perdure.write("shop/flows.py", FLOWS)
-    return perdure
+    return perdure.real
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import click
 
-from perdure.cli import statements
+from perdure.cli import output, statements
 from perdure.cli.output import print_json, print_records, print_table
 from perdure.cli.session import Session, Target, session, target_options
 from perdure.cli.trouble import Trouble
 
 _COLUMNS = ("run", "workflow", "state", "key", "queue", "created", "finished")
+_WIDE = 130
 
 
 @click.command()
@@ -40,15 +41,17 @@ def runs(
         )
         if not found:
             _check_states(db, states)
+    empty = "No run is like that." if any((states, workflow, queue, key)) else "No runs."
     if ids:
         for row in found:
             click.echo(row[0])
     elif as_json:
         print_records(_COLUMNS, found)
+    elif output.is_terminal() and output.console().width < _WIDE:
+        narrow = [(run, state, name, own, output.age(created)) for run, name, state, own, _, created, _ in found]
+        print_table(("run", "state", "workflow", "key", "age"), narrow, empty=empty)
     else:
-        print_table(
-            _COLUMNS, found, empty="No run is like that." if any((states, workflow, queue, key)) else "No runs."
-        )
+        print_table(_COLUMNS, found, empty=empty)
 
 
 @click.command()

@@ -33,7 +33,7 @@ _STYLES = {
 
 
 # An id is there to be copied: everything else gives way first.
-_WHOLE = {"run": 36, "state": 9}
+_WHOLE = {"run": 36, "state": 9, "age": 4}
 
 
 def is_terminal() -> bool:
@@ -105,6 +105,12 @@ def ago(at: datetime) -> str:
     if abs(span) < timedelta(seconds=1):
         return "now"
     return f"{duration(span, parts=1)} ago" if span > timedelta(0) else f"in {duration(-span, parts=1)}"
+
+
+def age(at: datetime) -> str:
+    """How old something is, as short as can be."""
+    seconds = max(int((datetime.now(timezone.utc) - at).total_seconds()), 0)
+    return duration(timedelta(seconds=seconds), parts=1) if seconds else "now"
 
 
 def duration(span: timedelta, *, parts: int = 2) -> str:

@@ -61,19 +61,17 @@ def cannot_connect(error: psycopg.Error, dsn: str) -> Trouble:
 
 
 def place(dsn: str) -> str:
-    """Name a server without its password."""
+    """Name a server without its password: what the DSN says, else what libpq finds in the environment."""
     try:
         parts = conninfo_to_dict(dsn)
     except psycopg.Error:
         return "the server"
-    named = {name: value for name, value in parts.items() if name in ("host", "port", "user", "dbname") and value}
-    if not named:
-        return "the default server (no --dsn, no PERDURE_DSN)"
-    host, port = named.get("host"), named.get("port")
-    where = "" if host is None else f" at {host}{f':{port}' if port else ''}"
-    database = "database " + repr(named["dbname"]) if "dbname" in named else "the server"
-    role = " as role " + repr(named["user"]) if "user" in named else ""
-    return f"{database}{where}{role}"
+    for option in psycopg.pq.Conninfo.get_defaults():
+        if option.val is not None and parts.get(option.keyword.decode()) is None:
+            parts[option.keyword.decode()] = option.val.decode()
+    host, port, role, database = (parts.get(word) for word in ("host", "port", "user", "dbname"))
+    where = f"at {host}:{port}" if host else "on this machine"
+    return f"database {str(database or role)!r} {where} as role {str(role)!r}"
 
 
 def refused(error: psycopg.Error, *, database: str, role: str, schema: str, kind: str) -> Trouble:
