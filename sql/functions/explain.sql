@@ -19,6 +19,7 @@ as $$
         and a.act = case _since.run.state when 'paused' then 'pause' else 'cancel' end
     ), _since.run.claimed_at)
     else greatest(  -- it was suspended right after the last thing that it did
+      _since.run.created_at,
       _since.run.claimed_at,
       (select max(s.saved_at) from perdure.step as s where s.run_id = _since.run.run_id),
       (select max(t.failed_at) from perdure.step_attempt as t where t.run_id = _since.run.run_id)

@@ -177,7 +177,7 @@ def test_the_view_derives_the_state_as_the_engine_does(database: Database, conn:
             """
             update perdure.dispatch as d set worker_id = case when %(is_held)s then %(worker_id)s end,
               is_paused = %(is_paused)s, cancel = %(cancel)s::text, ends_at = case when %(cancel)s::text is not null then now() end,
-              ready_at = %(ready_at)s, claimed_at = case when %(has_begun)s then now() end, waits = %(waits)s
+              ready_at = %(ready_at)s, begun_at = case when %(has_begun)s then now() end, waits = %(waits)s
             where d.run_id = %(run_id)s
             """,
             {
@@ -190,7 +190,7 @@ def test_the_view_derives_the_state_as_the_engine_does(database: Database, conn:
             database,
             """
             select u.state, perdure._run_state(
-              d.worker_id, d.claimed_at, d.ready_at, d.waits, d.cancel, d.is_paused, perdure._now()) as expected
+              d.worker_id, d.begun_at, d.ready_at, d.waits, d.cancel, d.is_paused, perdure._now()) as expected
             from perdure._unfinished as u join perdure.dispatch as d using (run_id)
             """,
         )

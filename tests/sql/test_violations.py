@@ -50,7 +50,9 @@ def break_a_run_is_unfinished_or_ended(database: Database, conn: Connection) -> 
 def break_an_ended_run_is_not_dispatched(database: Database, conn: Connection) -> UUID | None:
     run_id = start(conn)
     execute(
-        database, "insert into perdure.outcome select run_id, 'completed', '1', null, now(), null from perdure.dispatch"
+        database,
+        "insert into perdure.outcome (run_id, status, result, finished_at) "
+        "select d.run_id, 'completed', '1', now() from perdure.dispatch as d",
     )
     return run_id
 
