@@ -51,6 +51,9 @@ def test_a_stop_releases_and_burns_nothing(scene: Scene) -> None:
     assert scene.row("select count(*) from perdure.worker")[0] == 0
     assert scene.row("select count(*) from perdure.dispatch where worker_id is not null or recoveries > 0")[0] == 0
     assert scene.row("select count(*) from perdure.step_attempt")[0] == 0
+    assert scene.row("select count(*) from perdure.dispatch")[0] == 20, (
+        "they were given back, not carried to their ends"
+    )
     scene.worker()
     scene.wait_completed(20)
     assert scene.row("select count(*), count(distinct key) from public.trace") == (40, 40), "what ran was saved"

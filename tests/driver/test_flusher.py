@@ -20,7 +20,7 @@ from perdure._flusher import Flusher
 from perdure._sql import COMMIT, Schema
 from support.aio import until
 from support.database import Database
-from support.engine import call, dispatch, outcome, start
+from support.engine import Worker, call, dispatch, outcome, start
 
 
 class Holder:
@@ -33,8 +33,8 @@ class Holder:
         self.later: dict[UUID, Sequence[Row]] = {}
         self.forgotten = 0
 
-    def room(self) -> int:
-        return self.max_runs - len(self.rows)
+    def room(self, ending: int = 0) -> int:
+        return self.max_runs - len(self.rows) + ending
 
     def held(self) -> Mapping[UUID, UUID]:
         return {run_id: row["claim"] for run_id, row in self.rows.items()}
@@ -234,7 +234,7 @@ async def test_a_commit_without_an_answer_is_answered_the_same_again(bench: Benc
         bench.ask(TRY, tried, "t", **failure, policy={}),
         bench.ask(TRY, spent, "t", **failure, policy={"max_attempts": 1}),
         bench.ask(COMPLETE, ended, result=1),
-        bench.ask(RELEASE, released),
+        bench.ask(RELEASE, released, pause_reason="so that nobody claims it"),
     )
     assert not Losing.breaks
     # on record, and in doubt: so it is our own
@@ -292,14 +292,12 @@ async def test_what_the_database_gave_to_others_is_dropped_after_a_lost_connecti
 
 async def test_a_long_history_comes_whole(bench: Bench) -> None:
     run_id = start(bench.conn)
-    bench.database.admin.execute(
-        "insert into perdure.step (run_id, key, kind, ordinal, result, saved_at)"
-        " select %s, 's' || n, 'step', n, to_jsonb(repeat(md5(n::text), 200)), now() from generate_series(1, 200) n",
-        [run_id],
-    )
-    bench.database.admin.execute(
-        "update perdure.dispatch set claim = gen_random_uuid(), claimed_at = now() where run_id = %s", [run_id]
-    )
+    before = Worker(bench.database)
+    held = before.claim_one()
+    long = "".join(str(n) for n in range(2_000))
+    before.call("save_steps", saves=[held.named(**held.save(f"s{n}", long)) for n in range(200)])
+    before.release(held)
+    before.stop()
     bench.holder.max_runs = 1
     bench.flusher.wake()
     await until(lambda: run_id in bench.holder.rows)

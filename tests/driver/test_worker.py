@@ -303,6 +303,39 @@ async def test_a_worker_that_was_forgotten_drops_all_and_registers_anew(app: per
         assert database.value("select worker_id from perdure.worker") != before
 
 
+async def test_after_a_failover_a_worker_begins_anew(app: perdure.App, database: Database) -> None:
+    begun = asyncio.Event()
+    count = 0
+
+    async def work() -> int:
+        nonlocal count
+        count += 1
+        begun.set()
+        await asyncio.sleep(60 if count == 1 else 0)
+        return count
+
+    @app.workflow()
+    async def on_both(run: perdure.AsyncRun, n: int) -> int:
+        return await run.step(work)
+
+    async with app.worker():
+        handle = await app.start(on_both, 1)
+        await asyncio.wait_for(begun.wait(), 10)
+        before = database.value("select worker_id from perdure.worker")
+        await until(
+            lambda: database.value(
+                "select beat_at > registered_at from perdure.worker join perdure.worker_beat using (worker_id)"
+            )
+        )
+        database.admin.execute(
+            "create or replace function perdure._timeline() returns integer language sql volatile"
+            " set search_path = pg_catalog, pg_temp as 'select 42'"
+        )
+        assert await handle.result(timeout=timedelta(seconds=15)) == 2
+        assert database.value("select array_agg(worker_id) from perdure.worker") != [before]
+        assert database.value("select count(*) from perdure.worker") == 1
+
+
 async def test_what_the_database_says_we_hold_and_we_do_not_is_given_back(app: perdure.App, database: Database) -> None:
     @app.workflow()
     async def lost(run: perdure.AsyncRun, n: int) -> int:

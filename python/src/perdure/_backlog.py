@@ -48,6 +48,7 @@ RELEASE = Kind(_sql.RELEASE_RUNS)
 
 # In this order a flush calls them.
 KINDS = (SAVE, TRY, SUSPEND, LOOK, COMPLETE, FAIL, RELEASE)
+ENDS = frozenset({COMPLETE, FAIL})
 
 
 @dataclass(slots=True, eq=False)

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from . import _sql
-from ._backlog import KINDS, LOOK, MAX_CALLS, SUSPEND, Backlog, Call, Kind, Row
+from ._backlog import ENDS, KINDS, LOOK, MAX_CALLS, SUSPEND, Backlog, Call, Kind, Row
 from ._connect import BackOff
 from ._errors import ClaimLost
 from ._sql import Schema
@@ -44,8 +44,8 @@ class Host(Protocol):
         """Who we are; None while nobody knows us."""
         ...
 
-    def room(self) -> int:
-        """Return how many runs may be claimed now."""
+    def room(self, ending: int = 0) -> int:
+        """Return how many runs may be claimed now, or once so many have ended."""
         ...
 
     def held(self) -> Mapping[UUID, UUID]:
@@ -166,7 +166,7 @@ class Flusher:
                 await self._reconcile(conn, worker_id)
                 self._must_reconcile = False
                 return
-            await self._send(conn, worker_id, calls, self._claimable(bool(calls)))
+            await self._send(conn, worker_id, calls, self._claimable(calls))
             self._trouble.reset()
         except psycopg.Error as error:
             if isinstance(_sql.refusal(error), ClaimLost):
@@ -193,11 +193,12 @@ class Flusher:
             self._conn = await self._connect()
         return self._conn
 
-    def _claimable(self, has_calls: bool) -> int:
-        claim_at = min(self._claim_at, self._empty_at + _RIDE_PAUSE) if has_calls else self._claim_at
+    def _claimable(self, calls: Sequence[Call]) -> int:
+        """Return how many runs to claim along with these calls: whose claims they end makes room at once."""
+        claim_at = min(self._claim_at, self._empty_at + _RIDE_PAUSE) if calls else self._claim_at
         if self._is_closing or asyncio.get_running_loop().time() < claim_at:
             return 0
-        return max(0, min(self._host.room(), MAX_CALLS))
+        return max(0, min(self._host.room(sum(call.kind in ENDS for call in calls)), MAX_CALLS))
 
     async def _send(self, conn: Connection, worker_id: UUID, calls: Sequence[Call], claimable: int) -> None:
         """Send calls in one transaction; on a refusal find the call that it is about."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._errors import Misuse
@@ -48,7 +49,7 @@ class Workflow(Generic[I, O]):
     async def __call__(self, run: AsyncRun, input: I) -> O:
         return await self.fn(run, input)
 
-    @property
+    @cached_property
     def input_type(self) -> Any:
         """The annotation of the function's second parameter, resolved; Any without one."""
         parameters = list(inspect.signature(self.fn).parameters)
@@ -63,7 +64,7 @@ class Workflow(Generic[I, O]):
         only_input.__annotations__ = {"return": annotations[parameters[1]]}
         return self._resolved(only_input)
 
-    @property
+    @cached_property
     def output_type(self) -> Any:
         """The function's return annotation, resolved; Any without one."""
         return self._resolved(self.fn)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 from ._errors import Misuse
@@ -41,7 +42,7 @@ class Task(Workflow[I, O]):
         self.__doc__ = fn.__doc__
         self.__module__ = fn.__module__
 
-    @property
+    @cached_property
     def input_type(self) -> Any:
         """The annotation of the function's parameter, resolved; Any without one."""
         (parameter,) = inspect.signature(self.step).parameters
@@ -57,7 +58,7 @@ class Task(Workflow[I, O]):
         except Unresolved as unresolved:
             raise Misuse(f"task {self.name!r}: {unresolved}") from None
 
-    @property
+    @cached_property
     def output_type(self) -> Any:
         """The function's return annotation, resolved; Any without one."""
         try:

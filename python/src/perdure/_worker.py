@@ -144,9 +144,9 @@ class Worker:
         """Who we are; None while nobody knows us."""
         return self._worker_id
 
-    def room(self) -> int:
-        """Return how many runs may be claimed now."""
-        return 0 if self._is_stopping else self._options.max_runs - len(self._claims)
+    def room(self, ending: int = 0) -> int:
+        """Return how many runs may be claimed now, or once so many have ended."""
+        return 0 if self._is_stopping else self._options.max_runs - len(self._claims) + ending
 
     def held(self) -> Mapping[UUID, UUID]:
         """Return the claims by run that are in memory."""
