@@ -56,7 +56,7 @@ begin
       -- a run in a worker's hands is running, and may have been paused or cancelled all the same
       when d.is_paused and _states.act in ('pause', 'resume') then 'paused'
       when d.cancel is not null and _states.act = 'cancel' then 'cancelling'
-      else perdure._run_state(d.worker_id, d.claimed_at, d.ready_at, d.waits, d.cancel, d.is_paused, v_now)
+      else perdure._run_state(d.worker_id, d.begun_at, d.ready_at, d.waits, d.cancel, d.is_paused, v_now)
     end
   from (select distinct u.run_id from unnest(_states.run_ids) as u (run_id)) as a
   left join perdure.outcome as o on o.run_id = a.run_id

@@ -61,6 +61,7 @@ declare
   v_now constant timestamptz := perdure._now();
   v_locked jsonb;
   v_held uuid[];
+  v_recorded uuid[];
   v_exhausted jsonb;
 begin
   perform perdure._check_array('tries', fail_steps.tries);
@@ -68,14 +69,19 @@ begin
   into v_locked, v_held
   from perdure._lock_runs(fail_steps.worker_id, fail_steps.tries, true) as l;
 
-  insert into perdure.step_attempt as t (run_id, key, attempt, error, started_at, failed_at, retry_at)
-  select
-    a.run_id, a.key, a.attempt, a.error, a.started_at, v_now,
-    perdure._retry_at(a.error, coalesce(a.policy, '{}'), a.attempt, v_now)
-  from jsonb_to_recordset(fail_steps.tries) as a (
-    run_id uuid, key text, attempt integer, error jsonb, policy jsonb, started_at timestamptz)
-  where a.run_id = any(v_held)
-  on conflict on constraint step_attempt_pkey do nothing;
+  with recorded as (
+    insert into perdure.step_attempt as t (run_id, key, attempt, error, started_at, failed_at, retry_at)
+    select
+      a.run_id, a.key, a.attempt, a.error, a.started_at, v_now,
+      perdure._retry_at(a.error, coalesce(a.policy, '{}'), a.attempt, v_now)
+    from jsonb_to_recordset(fail_steps.tries) as a (
+      run_id uuid, key text, attempt integer, error jsonb, policy jsonb, started_at timestamptz)
+    where a.run_id = any(v_held)
+    on conflict on constraint step_attempt_pkey do nothing
+    returning t.run_id
+  )
+  select array_agg(distinct r.run_id) into v_recorded from recorded as r;
+  perform perdure._note_progress(v_recorded);
 
   select jsonb_agg(a.try - 'policy') into v_exhausted
   from jsonb_array_elements(fail_steps.tries) as a (try)

@@ -97,6 +97,25 @@ comment on function perdure._lock_runs(uuid, jsonb, boolean) is
 claims is an array of objects with run_id and claim. Returns for each: held (locked now), done (this claim let go of the
 run or ended it), busy (somebody holds the row for a moment: send again) or lost. is_shared takes FOR KEY SHARE.';
 
+create or replace function perdure._note_progress(run_ids uuid[])
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update perdure.dispatch as d
+  set recoveries = 0
+  where d.run_id in (
+    select l.run_id
+    from perdure.dispatch as l
+    where l.run_id = any(_note_progress.run_ids) and l.recoveries <> 0
+    order by l.run_id
+    for no key update skip locked  -- beside the key share that another save of the run may hold
+  )
+$$;
+comment on function perdure._note_progress(uuid[]) is
+'Note that runs got on: they saved a checkpoint or recorded a try, so the deaths before it count no more.';
+
 create or replace function perdure._insert_saves(saves jsonb, run_ids uuid[])
 returns table (run_id uuid, key text)
 language plpgsql
@@ -131,17 +150,7 @@ begin
   select array_agg(n.run_id), array_agg(n.key) into v_run_ids, v_keys from saved as n;
   return query select n.run_id, n.key from unnest(v_run_ids, v_keys) as n (run_id, key);
 
-  if found then  -- progress: the deaths before it count no more
-    update perdure.dispatch as d
-    set recoveries = 0
-    where d.run_id in (
-      select l.run_id
-      from perdure.dispatch as l
-      where l.run_id = any(v_run_ids) and l.recoveries <> 0
-      order by l.run_id
-      for no key update skip locked  -- beside the key share that another save of the run may hold
-    );
-  end if;
+  perform perdure._note_progress(v_run_ids);
 end;
 $$;
 comment on function perdure._insert_saves(jsonb, uuid[]) is
@@ -227,7 +236,7 @@ Raises PD002 where the worker is not registered, PD010 for a too large result. L
 rows shared, without waiting.';
 
 create or replace function perdure.save_transaction_step(worker_id uuid, save jsonb)
-returns text
+returns jsonb
 language plpgsql
 volatile
 security definer
@@ -259,11 +268,13 @@ begin
             detail = 'The transaction that saved it took effect; this one must not take effect as well.',
             hint = 'Roll back and read the step with perdure.read_steps.';
   end if;
-  return 'saved';
+  return (
+    select perdure._checkpoint(s) from perdure.step as s where s.run_id = v_run_id and s.key = v_key
+  );
 end;
 $$;
 comment on function perdure.save_transaction_step(uuid, jsonb) is
 'Save a checkpoint in the user''s own transaction, so that the step''s writes and its checkpoint are one commit.
-save is one object as save_steps takes it. Returns saved. Raises PD002 where the claim is lost or the step on record,
+save is one object as save_steps takes it. Returns the checkpoint, as in read_steps. Raises PD002 where the claim is lost or the step on record,
 40001 or 55P03 where the row is being changed: roll back, ask worker_runs, and run the step again from its beginning.
 Locks the worker''s row and the run''s dispatch row shared until the transaction ends; waits for them 2 s at most.';

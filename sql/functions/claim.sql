@@ -179,7 +179,7 @@ returns table (
   key text,
   tags jsonb,
   headers jsonb,
-  created_at timestamptz,
+  begun_at timestamptz,
   scheduled_at timestamptz,
   deadline timestamptz,
   cancel text,
@@ -220,7 +220,7 @@ begin
   -- look, in a statement later than the lock: what ended the wait of each
   select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(v_run_ids, v_now) as c;
   select
-    array_agg(d.run_id) filter (where d.claim is not null),
+    array_agg(d.run_id) filter (where d.begun_at is not null),
     jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) filter (
       where d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}')))
   into v_begun, v_suspended
@@ -234,6 +234,7 @@ begin
   set
     worker_id = claim_runs.worker_id,
     claim = c.claim,
+    begun_at = c.begun_at,
     claimed_at = v_now,
     ends_at = c.ends_at,
     waits = null
@@ -241,7 +242,8 @@ begin
     select
       o.run_id,
       gen_random_uuid() as claim,
-      coalesce(o.ends_at, case when o.claimed_at is null then v_now + r.timeout end) as ends_at
+      coalesce(o.begun_at, v_now) as begun_at,
+      coalesce(o.ends_at, case when o.begun_at is null then v_now + r.timeout end) as ends_at
     from perdure.dispatch as o
     inner join perdure.run as r on r.run_id = o.run_id
     where o.run_id = any(v_run_ids)
@@ -251,7 +253,7 @@ begin
 
   return query
   select
-    d.run_id, d.claim, d.workflow, r.input, r.key, r.tags, r.headers, r.created_at, r.scheduled_at,
+    d.run_id, d.claim, d.workflow, r.input, r.key, r.tags, r.headers, d.begun_at, r.scheduled_at,
     case when d.cancel is null then d.ends_at end, d.cancel, d.recoveries,
     coalesce(s.steps, '[]'), coalesce(s.has_more, false)
   from perdure.dispatch as d
@@ -267,7 +269,8 @@ $$;
 comment on function perdure.claim_runs(uuid, integer) is
 'Take due runs of the worker''s queues and workflows, at most max_runs, and bring what they need to go on.
 A wait whose message came or whose time is due is answered here: its checkpoint is among the steps, which are as
-read_steps returns them, up to 256 kB; has_more: fetch the rest with read_steps. deadline is when the run will be told to
+read_steps returns them, up to 256 kB; has_more: fetch the rest with read_steps. begun_at is the time of the run''s
+first claim, where its own clock starts. deadline is when the run will be told to
 end, cancel is set once it was. Execute nothing until the commit is acknowledged.
 Raises PD002 where the worker is not registered, 22023 for a bad max_runs. Locks the worker''s row shared, the runs''
 dispatch rows without waiting.';

@@ -38,7 +38,7 @@ begin
       perform perdure._end_by_act(_apply_act.run_id, 'terminate', 'terminated');
     when 'cancel' then
       if exists (  -- it never began, so there is nothing to clean up
-        select from perdure.dispatch as d where d.run_id = _apply_act.run_id and d.claim is null
+        select from perdure.dispatch as d where d.run_id = _apply_act.run_id and d.begun_at is null
       ) then
         perform perdure._end_by_act(_apply_act.run_id, 'cancel', 'cancelled');
       else
@@ -206,12 +206,12 @@ set search_path = pg_catalog, pg_temp
 as $$
   -- one that was replaced before it began had not waited to the end for its own predecessor, which may be at work still
   with recursive chain as (
-    select r.run_id, r.predecessor_id, o.run_id is not null as is_ended, o.claim is not null as has_begun
+    select r.run_id, r.predecessor_id, o.run_id is not null as is_ended, o.begun_at is not null as has_begun
     from perdure.run as r
     left join perdure.outcome as o on o.run_id = r.run_id
     where r.run_id = _unfinished_predecessor.run_id
     union all
-    select r.run_id, r.predecessor_id, o.run_id is not null, o.claim is not null
+    select r.run_id, r.predecessor_id, o.run_id is not null, o.begun_at is not null
     from chain as c
     inner join perdure.run as r on r.run_id = c.predecessor_id
     left join perdure.outcome as o on o.run_id = r.run_id

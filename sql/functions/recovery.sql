@@ -128,7 +128,7 @@ begin
     select
       o.run_id,
       -- a first death delays nothing; a suspect comes back after 1, 2, 4 ... seconds, 5 minutes at most
-      _take_back_orphans.now + row_number() over (order by o.run_id) * interval '1 microsecond'
+      _take_back_orphans.now + (row_number() over (order by o.run_id) - 1) * interval '1 microsecond'
       + make_interval(secs => case when o.recoveries = 0 then 0 else least(2 ^ least(o.recoveries - 1, 20), 300) end)
         as ready_at
     from perdure.dispatch as o

@@ -81,11 +81,12 @@ begin
   perform perdure._audit('retry', retry.run_id, retry.reason,
     jsonb_build_object('outcome', to_jsonb(v_outcome), 'steps', v_forgotten, 'from_step', retry.from_step));
 
-  -- a claim that nobody holds tells claim_runs that there are checkpoints to load; a deadline that has passed is dropped
-  insert into perdure.dispatch (run_id, workflow, queue, priority, ready_at, ends_at, claim, max_recoveries)
+  -- the time-out starts anew, the run's own clock does not; a deadline that has passed is dropped
+  insert into perdure.dispatch (run_id, workflow, queue, priority, ready_at, ends_at, begun_at, max_recoveries)
   select
     r.run_id, r.workflow, r.queue, r.priority, v_now,
-    case when r.deadline > v_now then r.deadline end, gen_random_uuid(), r.max_recoveries
+    coalesce(case when r.deadline > v_now then r.deadline end, case when v_outcome.begun_at is not null then v_now + r.timeout end),
+    v_outcome.begun_at, r.max_recoveries
   from perdure.run as r
   where r.run_id = retry.run_id;
   return v_rule.answer;

@@ -3,7 +3,7 @@
 
 create or replace function perdure._run_state(
   worker_id uuid,
-  claimed_at timestamptz,
+  begun_at timestamptz,
   ready_at timestamptz,
   waits jsonb,
   cancel text,
@@ -21,7 +21,7 @@ as $$
     when _run_state.is_paused then 'paused'
     when _run_state.cancel is not null then 'cancelling'
     when _run_state.ready_at <= _run_state.now then 'ready'
-    when _run_state.claimed_at is null then 'scheduled'
+    when _run_state.begun_at is null then 'scheduled'
     when _run_state.waits is null or _run_state.waits @? '$[*] ? (@.kind == "retry")' then 'backing_off'
     when _run_state.waits @? '$[*] ? (@.kind == "signal")' then 'waiting'
     else 'sleeping'

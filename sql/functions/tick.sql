@@ -32,7 +32,7 @@ begin
       'status', coalesce(d.cancel, 'timed_out'),
       'error', perdure._reason_error(d.run_id, 'cancel', coalesce(d.cancel, 'timed_out'))))
     from perdure.dispatch as d
-    where d.run_id = any(v_overdue) and (d.claim is null or d.cancel is not null)
+    where d.run_id = any(v_overdue) and (d.begun_at is null or d.cancel is not null)
   ));
   update perdure.dispatch as d
   set

@@ -12,6 +12,7 @@ create table perdure.dispatch (
   ends_at timestamptz,
   worker_id uuid,
   claim uuid,
+  begun_at timestamptz,
   claimed_at timestamptz,
   told_at timestamptz,
   waits jsonb,
@@ -40,7 +41,9 @@ comment on column perdure.dispatch.ends_at is
 comment on column perdure.dispatch.worker_id is 'Worker that holds the run; null while nobody does.';
 comment on column perdure.dispatch.claim is
 'Random token of the latest claim. It stays after the worker let go, so that a repeated call gets the same answer.';
-comment on column perdure.dispatch.claimed_at is 'When the run was claimed last; null before its first claim.';
+comment on column perdure.dispatch.begun_at is
+'When the run was claimed first, for good: its clock starts there. Null while it never began.';
+comment on column perdure.dispatch.claimed_at is 'When the run was claimed last; null while nobody has claimed it.';
 comment on column perdure.dispatch.told_at is 'When a claimed run was told something that its worker has not looked at yet.';
 comment on column perdure.dispatch.waits is
 'What a suspended run waits for: array of objects with key, kind (signal, sleep, timer, retry), name, until.';

@@ -54,6 +54,7 @@ create table perdure.outcome (
   status text not null,
   result jsonb,
   error jsonb,
+  begun_at timestamptz,
   finished_at timestamptz not null,
   claim uuid,
   constraint outcome_pkey primary key (run_id),
@@ -70,6 +71,7 @@ comment on column perdure.outcome.status is
 'completed, failed, cancelled, timed_out, terminated, dead or continued.';
 comment on column perdure.outcome.result is 'What the workflow returned; null unless completed.';
 comment on column perdure.outcome.error is 'Object with type and message: why the run did not complete.';
+comment on column perdure.outcome.begun_at is 'When the run was claimed first; null where it never began.';
 comment on column perdure.outcome.finished_at is 'When the run ended.';
 comment on column perdure.outcome.claim is
 'Claim that ended the run, so that the same call after a lost answer gets the same answer.';

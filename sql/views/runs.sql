@@ -12,7 +12,7 @@ select
     when d.is_paused then 'paused'
     when d.cancel is not null then 'cancelling'
     when d.ready_at <= (select perdure._clock()) then 'ready'
-    when d.claimed_at is null then 'scheduled'
+    when d.begun_at is null then 'scheduled'
     when d.waits is null or d.waits @? '$[*] ? (@.kind == "retry")' then 'backing_off'
     when d.waits @? '$[*] ? (@.kind == "signal")' then 'waiting'
     else 'sleeping'

@@ -226,7 +226,7 @@ class FakeEngine:
         policy: Mapping[str, Any] = attempt.policy
         most = policy["max_attempts"]
         answer: datetime | Checkpoint
-        if (most is not None and attempt.attempt >= most) or set(error["types"]) & set(policy["stop_on"]):
+        if (most is not None and attempt.attempt >= most) or set(error["types"]) & {*policy["stop_on"], "TypeError", "AssertionError", "DoNotRetry"}:
             final = Checkpoint(
                     attempt.ordinal,
                     attempt.key,

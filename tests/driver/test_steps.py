@@ -343,7 +343,7 @@ class Declined(Exception):
 
 
 async def test_declared_errors_come_back_as_themselves_live_and_on_replay(store: Store) -> None:
-    @step(raises=[SoldOut, Declined], retry=Retry(max_attempts=1))
+    @step(raises=[SoldOut, Declined])
     async def buy(n: int) -> None:
         raise SoldOut("x1") if n == 0 else Declined(7, DAY)
 

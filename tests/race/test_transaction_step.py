@@ -51,7 +51,7 @@ def refuse(worker: Worker, held: Held) -> str:
 
 def test_rows_and_checkpoint_are_one_commit(database: Database, conn: Connection, user: Connection) -> None:
     worker, held = begin(database, user)
-    assert worker.on(user).transaction_step(held, "charge", {"n": 1}) == "saved"
+    assert worker.on(user).transaction_step(held, "charge", {"n": 1})["key"] == "charge"
     assert (keys(database, held.run_id), ledger_rows(database)) == ([], 0)
     user.commit()
     assert (keys(database, held.run_id), ledger_rows(database)) == (["charge"], 1)
@@ -119,14 +119,14 @@ def test_a_drain_in_between_delays_it_and_decides_nothing(
     database.wait_blocked(user, by=drainer.info.backend_pid)
     drainer.commit()
     try:
-        assert saving.result(timeout=10) == "saved"
+        assert saving.result(timeout=10)["key"] == "charge"
         user.commit()
     except psycopg.errors.SerializationFailure:
         assert user.isolation_level != psycopg.IsolationLevel.READ_COMMITTED
         user.rollback()
         assert held.run_id in worker.runs(), "still held: the step runs again from its beginning"
         user.execute("insert into public.ledger values (1)")
-        assert worker.on(user).transaction_step(held, "charge") == "saved"
+        assert worker.on(user).transaction_step(held, "charge")["key"] == "charge"
         user.commit()
     assert (keys(database, held.run_id), ledger_rows(database)) == (["charge"], 1)
 
@@ -147,7 +147,7 @@ def test_of_two_transactions_for_one_step_one_takes_effect(database: Database, l
     first, second = (database.connect(autocommit=False) for _ in range(2))
     for user in (first, second):
         user.execute("insert into public.ledger values (1)")
-    assert worker.on(first).transaction_step(held, "charge") == "saved"
+    assert worker.on(first).transaction_step(held, "charge")["key"] == "charge"
     rival = in_background(worker.on(second).transaction_step, held, "charge")
     database.wait_blocked(second, by=first.info.backend_pid)
     first.commit()
@@ -161,8 +161,8 @@ def test_of_two_transactions_for_one_step_one_takes_effect(database: Database, l
 def test_two_transaction_steps_of_one_run_do_not_meet(database: Database, ledger: None, conn: Connection) -> None:
     worker, held = a_run(database)
     first, second = (database.connect(autocommit=False) for _ in range(2))
-    assert worker.on(first).transaction_step(held, "a") == "saved"
-    assert worker.on(second).transaction_step(held, "b") == "saved"
+    assert worker.on(first).transaction_step(held, "a")["key"] == "a"
+    assert worker.on(second).transaction_step(held, "b")["key"] == "b"
     second.commit()
     first.commit()
     assert sorted(keys(database, held.run_id)) == ["a", "b"]

@@ -213,10 +213,11 @@ class Worker:
         released = held.named(saves=list(saves))
         return self._one("release_runs", releases=[released | ({"pause_reason": pause_reason} if pause_reason else {})])
 
-    def transaction_step(self, held: Held, key: str, result: Any = None, **fields: Any) -> str:
-        """Save a step in the transaction that is open on the connection."""
+    def transaction_step(self, held: Held, key: str, result: Any = None, **fields: Any) -> Row:
+        """Save a step in the transaction that is open on the connection; return its checkpoint."""
         save = held.named(**held.save(key, result, kind="transaction", **fields))
-        return str(self.call("save_transaction_step", save=save)[0]["save_transaction_step"])
+        checkpoint: Row = self.call("save_transaction_step", save=save)[0]["save_transaction_step"]
+        return checkpoint
 
     def beat(self, runs_held: int | None = None) -> Row:
         """Show that the worker is alive; return the answer."""
@@ -246,7 +247,7 @@ def declare_dead(database: Database, worker: Worker) -> None:
         "update perdure.worker_beat set beat_at = '2000-01-01' where worker_id = %s", [worker.worker_id]
     )
     with_no_grace(database)
-    database.connect().execute("select perdure.recover()")
+    database.admin.execute("select perdure.recover()")
 
 
 def with_no_grace(database: Database) -> None:

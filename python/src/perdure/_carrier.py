@@ -151,12 +151,9 @@ class Carrier:
             await cursor.execute(
                 self._schema(_sql.SAVE_TRANSACTION_STEP), {"worker_id": worker_id, "save": _wire.save_text(run, save)}
             )
-            place = {"run_id": run.run_id, "after": save.ordinal - 1, "max_bytes": 1}
-            await cursor.execute(self._schema(_sql.READ_STEPS), place)
         row = await cursor.fetchone()
         assert row is not None
-        step = next(step for step in row[0] if step["key"] == save.key and "saved_at" in step)
-        return _wire.checkpoint_of(step)
+        return _wire.checkpoint_of(row[0])
 
     async def still_held(self, run: Claimed) -> bool:
         """Ask whether this worker still holds the run; waits until the database can be asked."""

@@ -32,7 +32,7 @@ class Delivery:
     """The results that are due, and those who await them."""
 
     def __init__(self, claimed: Claimed, codec: Codec, ledger: Ledger, history: History, loop: RunLoop) -> None:
-        self.now = claimed.created_at
+        self.now = claimed.begun_at
         self.is_live = not history.undelivered
         self.unsettled: dict[Request, None] = {}
         """What was asked for and has no result yet, in the order asked."""

@@ -57,7 +57,7 @@ class Claimed:
     key: str | None
     tags: Mapping[str, str]
     headers: Mapping[str, Any]
-    created_at: datetime
+    begun_at: datetime
     scheduled_at: datetime | None
     deadline: datetime | None
     cancel: str | None

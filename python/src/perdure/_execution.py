@@ -65,7 +65,7 @@ class Execution:
         self.is_unwinding = False
         self.pause_reason: str | None = None
         self.unawaited: dict[asyncio.Future[Any], None] = {}
-        self.loop: RunLoop = new_loop(self, claimed.created_at.timestamp())
+        self.loop: RunLoop = new_loop(self, claimed.begun_at.timestamp())
         self.main: asyncio.Task[Any] | None = None
         self._history = History(claimed)
         self.ledger = Ledger(self._history.last_ordinal)

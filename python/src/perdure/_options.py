@@ -17,8 +17,8 @@ from ._errors import Misuse
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Errors that no policy retries: the next try would end the same way.
-ALWAYS_STOP = ("TypeError", "AssertionError", "DoNotRetry", "EncodingFailed", "DecodingFailed", "Misuse")
+# The driver's own errors that no policy retries, beside those that the database never retries.
+_NEVER_AGAIN = ("EncodingFailed", "DecodingFailed", "Misuse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class Retry:
         ):
             raise Misuse("Retry takes delays of 0 or more, a factor from 1 to 1000 and a jitter from 0 to 1")
 
-    def policy(self) -> dict[str, Any]:
-        """Return the policy as `fail_steps` takes it, delays in seconds."""
+    def policy(self, raises: Sequence[type[Exception]] = ()) -> dict[str, Any]:
+        """Return the policy as `fail_steps` takes it, delays in seconds; a declared error is an answer, not retried."""
         return {
             "max_attempts": self.max_attempts,
             "delay": self.delay.total_seconds(),
             "factor": self.factor,
             "max_delay": self.max_delay.total_seconds(),
             "jitter": self.jitter,
-            "stop_on": [*ALWAYS_STOP, *(error.__name__ for error in self.stop_on)],
+            "stop_on": [*_NEVER_AGAIN, *(error.__name__ for error in (*self.stop_on, *raises))],
         }
 
     def once(self) -> Retry:
@@ -106,7 +106,8 @@ def step(
 ) -> Callable[[F], F]:
     """Note on a function how it is to run as a step; the function itself stays as it is.
 
-    `name` replaces the function's own in keys. Errors listed in `raises` come back as themselves.
+    `name` replaces the function's own in keys. Errors listed in `raises` are answers: not tried again, and raised
+    in the workflow as themselves, live and on replay.
     """
     if name is not None:
         check_name(name, "a step's name")

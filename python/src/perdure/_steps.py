@@ -320,14 +320,15 @@ class StepCall:
         """Tell of a failed try, and obey: try again later, or raise in the workflow."""
         host, request = self.host, self.request
         self.phase = Phase.SAVING
-        retry = request.plan.retry if request.plan is not None else Retry()
+        plan = request.plan
+        retry, raises = (Retry(), ()) if plan is None else (plan.retry, plan.traits.options.raises)
         if is_final or (request.plan is not None and request.plan.at_most_once):
             retry = retry.once()
         text = error_text(error, host.codec, attempts=self.attempt)
         ordinal = await host.ledger.turn()
         attempt = FailedTry(
             request.key, request.kind, ordinal, request.name, request.fingerprint,
-            self.attempt, text, retry.policy(), self.started_at,
+            self.attempt, text, retry.policy(raises), self.started_at,
         )  # fmt: skip
         try:
             answer = await host.engine.fail_step(host.claimed, attempt)

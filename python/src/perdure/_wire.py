@@ -66,7 +66,7 @@ def claimed_of(row: Mapping[str, Any], later_steps: Sequence[Mapping[str, Any]] 
         row["key"],
         row["tags"],
         row["headers"],
-        row["created_at"].astimezone(timezone.utc),
+        row["begun_at"].astimezone(timezone.utc),
         row["scheduled_at"] and row["scheduled_at"].astimezone(timezone.utc),
         row["deadline"] and row["deadline"].astimezone(timezone.utc),
         row["cancel"],
