@@ -187,8 +187,10 @@ declare
 begin
   raise exception '% "%" is not known', _raise_unknown.what, _raise_unknown.name
     using errcode = '22023',
-          detail = coalesce(
-            format('The nearest known name is "%s".', v_nearest), format('No %s is known yet.', _raise_unknown.what)),
+          detail = case
+            when v_nearest is null then format('No %s is known yet.', _raise_unknown.what)
+            else format('The nearest known name is "%s".', v_nearest)
+          end,
           hint = case _raise_unknown.what
             when 'workflow' then 'Start a worker that knows it, run "perdure register MODULE:APP", or call perdure.put_workflow.'
             when 'queue' then 'Call perdure.put_queue, or start a worker for it.'
