@@ -23,7 +23,7 @@ from uuid import UUID
 
 from . import _wire
 from ._backlog import Backlog, Call, Row
-from ._beat import Beat, Registration, WorkflowRow
+from ._beat import INTERVAL, Beat, Registration, WorkflowRow
 from ._carrier import Carrier
 from ._connect import Connector
 from ._errors import Misuse
@@ -88,7 +88,8 @@ class Worker:
         self._flushing: asyncio.Task[None] | None = None
         rows = [WorkflowRow(w.name, w.queue, w.timeout, w.max_recoveries) for w in registry]
         registration = Registration(self.name, options.version, options.queues, rows, options.lease)
-        self._beat = Beat(self._connector, schema, registration, _FromThread(self))
+        interval = min(INTERVAL, options.lease.total_seconds() / 3)
+        self._beat = Beat(self._connector, schema, registration, _FromThread(self), interval)
         self._ticker = Ticker(self._connector, schema)
 
     # Its life
