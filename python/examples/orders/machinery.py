@@ -26,6 +26,7 @@ from perdure._install import install
 from perdure._postgres import Server  # private: your own Postgres is started by others
 
 EXAMPLES = Path(__file__).parents[1]
+NO_SERVER = 3  # with this code `perdure worker` ends when it is started while Postgres is away
 
 HELD = "select r.run_id from perdure.runs as r where r.worker = %s"
 CLAIMED_AGAIN = """
@@ -105,6 +106,11 @@ class Program:
         """Whether it has not ended."""
         return self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._process.poll()
+
     def kill(self) -> None:
         """Kill it with -9."""
         self.is_stopped = True
@@ -165,7 +171,10 @@ class Processes:
         return [worker for worker in workers if time.monotonic() - worker.started > 2.5] or workers
 
     def check(self) -> None:
-        """Raise when a program has ended that nobody ended."""
+        """Raise when a program has ended that nobody ended; start a worker again that found no server, as a service manager does."""
+        for number, worker in list(self.workers.items()):
+            if worker.exit_code == NO_SERVER and not worker.is_stopped:
+                self.start_worker(number)
         for program in self._all():
             if not (program.is_running or program.is_stopped):
                 raise DemoFailed(f"{program.name} ended by itself:\n{program.log.read_text()[-4000:]}")
