@@ -50,7 +50,7 @@ def compose(image: str) -> Iterator[Compose]:
 
     def do(*arguments: str) -> str:
         done = run(*arguments, **environment)
-        assert done.returncode == 0, done.stderr + run("logs", **environment).stdout
+        assert done.returncode == 0, done.stdout + done.stderr + run("logs", **environment).stdout
         return done.stdout.strip()
 
     yield do
