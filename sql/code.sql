@@ -8,6 +8,8 @@
 \ir functions/install.sql
 \ir functions/role.sql
 \ir functions/run.sql
+\ir functions/key.sql
+\ir functions/start.sql
 \ir functions/result.sql
 \ir functions/signal.sql
 \ir functions/act.sql

@@ -1,5 +1,5 @@
--- Invariant: an act is judged twice by one table, act_rules: at the call by what the caller can see, and under the run's lock
--- when the engine applies it. The caller only inserts.
+-- Invariant: an act is judged twice by one table, act_rules: at the call by what the caller can see, and under the
+-- run's lock when the engine applies it. The caller only inserts.
 -- Lock order: of the ask: inserts, then wake. Of the application: the caller holds the dispatch rows.
 
 create or replace view perdure.act_rules as
@@ -7,11 +7,8 @@ select
   s.state,
   a.act,
   case
-    when a.act = 'retry' then
-      case
-        when s.state in ('failed', 'cancelled', 'timed_out', 'terminated', 'dead') then 'accepted'
-        else 'illegal'
-      end
+    when a.act = 'retry' and s.state in ('failed', 'cancelled', 'timed_out', 'terminated', 'dead') then 'accepted'
+    when a.act = 'retry' then 'illegal'
     when s.is_ended then 'finished'
     when a.act = 'cancel' and s.state = 'cancelling' then 'duplicate'
     when a.act = 'pause' and s.state = 'paused' then 'duplicate'
@@ -38,34 +35,6 @@ comment on column perdure.act_rules.answer is
 'accepted; duplicate (it is so already); finished (the run has ended); illegal (the act does not fit the state).';
 comment on column perdure.act_rules.error is
 'SQLSTATE that the act on a single run raises instead of the answer; null where it answers.';
-
-create or replace function perdure._states(run_ids uuid[], act text default null)
-returns table (run_id uuid, state text)
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now constant timestamptz := perdure._now();
-begin
-  return query
-  select
-    a.run_id,
-    case
-      when o.run_id is not null then o.status
-      -- a run in a worker's hands is running, and may have been paused or cancelled all the same
-      when d.is_paused and _states.act in ('pause', 'resume') then 'paused'
-      when d.cancel is not null and _states.act = 'cancel' then 'cancelling'
-      else perdure._run_state(d.worker_id, d.begun_at, d.ready_at, d.waits, d.cancel, d.is_paused, v_now)
-    end
-  from (select distinct u.run_id from unnest(_states.run_ids) as u (run_id)) as a
-  left join perdure.outcome as o on o.run_id = a.run_id
-  left join perdure.dispatch as d on d.run_id = a.run_id
-  where o.run_id is not null or d.run_id is not null;
-end;
-$$;
-comment on function perdure._states(uuid[], text) is
-'Read the states of runs, as act_rules has to see them for this act; unknown ones have no row.';
 
 create or replace function perdure._ask(run_ids uuid[], act text, reason text, grace interval)
 returns table (run_id uuid, answer text, error text, state text)
@@ -217,7 +186,9 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
-as $$ select a.run_id, a.answer from perdure._ask(terminate_many.run_ids, 'terminate', terminate_many.reason, null) as a $$;
+as $$
+  select a.run_id, a.answer from perdure._ask(terminate_many.run_ids, 'terminate', terminate_many.reason, null) as a
+$$;
 comment on function perdure.terminate_many(uuid[], text) is
 'End many runs without any clean-up. Returns accepted, duplicate, finished or unknown for each.';
 

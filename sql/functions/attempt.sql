@@ -64,7 +64,6 @@ declare
   v_recorded uuid[];
   v_exhausted jsonb;
 begin
-  perform perdure._check_array('tries', fail_steps.tries);
   select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
   into v_locked, v_held
   from perdure._lock_runs(fail_steps.worker_id, fail_steps.tries, true) as l;

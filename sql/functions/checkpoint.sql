@@ -36,8 +36,9 @@ declare
   v_count integer;
   v_held uuid[];
 begin
+  perform perdure._check_array('the batch', _lock_runs.claims);
   perform perdure._fence(_lock_runs.worker_id);
-  select jsonb_object_agg(a.run_id, a.claim), array_agg(distinct a.run_id), count(distinct a.claim)
+  select jsonb_object_agg(a.run_id, a.claim), array_agg(distinct a.run_id), count(distinct a.claim)::integer
   into v_claims, v_run_ids, v_count
   from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid);
   if v_count > cardinality(v_run_ids) then  -- else what comes by a lost claim would pass with what comes by the valid one
@@ -72,9 +73,6 @@ begin
 
   return query
   select h.run_id, 'held' from unnest(v_held) as h (run_id);
-  if cardinality(v_held) = cardinality(v_run_ids) then
-    return;
-  end if;
   -- a later statement, hence a later snapshot: what was not got is judged by what is committed now
   return query
   select
@@ -198,7 +196,6 @@ declare
   v_held uuid[];
   v_new jsonb;
 begin
-  perform perdure._check_array('saves', save_steps.saves);
   select
     jsonb_object_agg(l.run_id, l.answer) filter (where l.answer <> 'held'),
     array_agg(l.run_id) filter (where l.answer = 'held')

@@ -96,6 +96,25 @@ comment on function perdure._lock_suspect(uuid, text[], text[], timestamptz) is
 'Lock a due suspect, a run that was in a worker''s hands at two deaths, for a worker that holds no other one.
 Returns its id; null where there is none.';
 
+create or replace function perdure._lanes(queues text[])
+returns table (queue text, priority smallint, is_probe boolean)
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  -- each lower priority gets one probe in eight even when the higher ones are full
+  select q.name as queue, p.priority, p.is_probe
+  from unnest(_lanes.queues) as q (name)
+  cross join (
+    select g.n::smallint as priority, false as is_probe from generate_series(1, 5) as g (n)
+    union all
+    select g.n::smallint, true from generate_series(2, 5) as g (n) where random() < 0.125
+  ) as p
+  order by p.is_probe desc, p.priority, random()
+$$;
+comment on function perdure._lanes(text[]) is
+'List the lanes of queues in the order in which a claim reads them: first the probes, then by priority.';
+
 create or replace function perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamptz)
 returns uuid[]
 language plpgsql
@@ -119,16 +138,8 @@ begin
     end if;
   end if;
 
-  -- each lower priority gets one probe in eight even when the higher ones are full
   with lane as materialized (
-    select q.name as queue, p.priority, p.is_probe
-    from unnest(v_worker.queues) as q (name)
-    cross join (
-      select g.n::smallint as priority, false as is_probe from generate_series(1, 5) as g (n)
-      union all
-      select g.n::smallint, true from generate_series(2, 5) as g (n) where random() < 0.125
-    ) as p
-    order by p.is_probe desc, p.priority, random()
+    select l.queue, l.priority, l.is_probe from perdure._lanes(v_worker.queues) as l
   ),
   got as materialized (
     select c.run_id, row_number() over () as position
@@ -169,6 +180,36 @@ end;
 $$;
 comment on function perdure._lock_claimable(uuid, integer, timestamptz) is
 'Lock the first due runs that a worker may take, at most max_runs, lower priorities last. Returns their ids.';
+
+create or replace function perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update perdure.dispatch as d
+  set
+    worker_id = _hand_over.worker_id,
+    claim = c.claim,
+    begun_at = c.begun_at,
+    claimed_at = _hand_over.now,
+    ends_at = c.ends_at,
+    waits = null
+  from (
+    select
+      o.run_id,
+      gen_random_uuid() as claim,
+      coalesce(o.begun_at, _hand_over.now) as begun_at,
+      coalesce(o.ends_at, case when o.begun_at is null then _hand_over.now + r.timeout end) as ends_at
+    from perdure.dispatch as o
+    inner join perdure.run as r on r.run_id = o.run_id
+    where o.run_id = any(_hand_over.run_ids)
+    offset 0  -- computed once per row, before the update
+  ) as c
+  where d.run_id = c.run_id
+$$;
+comment on function perdure._hand_over(uuid, uuid[], timestamptz) is
+'Give runs whose dispatch rows the caller holds to a worker, each with a new token; begin those that never began.';
 
 create or replace function perdure.claim_runs(worker_id uuid, max_runs integer default 1)
 returns table (
@@ -230,26 +271,7 @@ begin
     perform perdure._answer_waits(v_suspended, v_now);
   end if;
 
-  update perdure.dispatch as d
-  set
-    worker_id = claim_runs.worker_id,
-    claim = c.claim,
-    begun_at = c.begun_at,
-    claimed_at = v_now,
-    ends_at = c.ends_at,
-    waits = null
-  from (
-    select
-      o.run_id,
-      gen_random_uuid() as claim,
-      coalesce(o.begun_at, v_now) as begun_at,
-      coalesce(o.ends_at, case when o.begun_at is null then v_now + r.timeout end) as ends_at
-    from perdure.dispatch as o
-    inner join perdure.run as r on r.run_id = o.run_id
-    where o.run_id = any(v_run_ids)
-    offset 0  -- computed once per row, before the update
-  ) as c
-  where d.run_id = c.run_id;
+  perform perdure._hand_over(claim_runs.worker_id, v_run_ids, v_now);
 
   return query
   select

@@ -1,5 +1,5 @@
--- Invariant: a wake commits with its cause, is deleted before the look, and survives a row that was skipped. So whatever is
--- told is looked at by somebody, later than it was told.
+-- Invariant: a wake commits with its cause, is deleted before the look, and survives a row that was skipped. So
+-- whatever is told is looked at by somebody, later than it was told.
 -- Lock order: dispatch by run_id without waiting, then the wakes of the rows got, then inserts.
 
 create or replace function perdure._end_by_act(run_id uuid, act text, status text)

@@ -1,4 +1,5 @@
--- Invariant: one function, _end_runs, ends runs, whatever the way: the dispatch row goes and the outcome comes in one statement.
+-- Invariant: one function, _end_runs, ends runs, whatever the way: the dispatch row goes and the outcome comes in
+-- one statement.
 -- Lock order: worker (fence), dispatch by run_id without waiting (for update), then inserts, then wake.
 
 create or replace function perdure._end_runs(ends jsonb)
@@ -64,7 +65,6 @@ declare
   v_held uuid[];
   v_saves jsonb;
 begin
-  perform perdure._check_array('ends', _end_claimed.ends);
   select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
   into v_locked, v_held
   from perdure._lock_runs(_end_claimed.worker_id, _end_claimed.ends, false) as l;
@@ -117,7 +117,9 @@ set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
-as $$ select e.run_id, e.answer from perdure._end_claimed(complete_runs.worker_id, complete_runs.ends, 'completed') as e $$;
+as $$
+  select e.run_id, e.answer from perdure._end_claimed(complete_runs.worker_id, complete_runs.ends, 'completed') as e
+$$;
 comment on function perdure.complete_runs(uuid, jsonb) is
 'End runs that have returned.
 ends is an array of objects with run_id, claim, result and saves (the run''s last, as in save_steps). Returns for each:
@@ -159,7 +161,6 @@ declare
   v_held uuid[];
   v_saves jsonb;
 begin
-  perform perdure._check_array('releases', release_runs.releases);
   select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
   into v_locked, v_held
   from perdure._lock_runs(release_runs.worker_id, release_runs.releases, false) as l;

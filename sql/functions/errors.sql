@@ -8,7 +8,7 @@ select
 from (
   values
   ('PD001', 'run_not_found', 'No run has this id or key.'),
-  ('PD002', 'claim_lost', 'The worker no longer holds the run, or is no longer registered; it must drop what it has in memory.'),
+  ('PD002', 'claim_lost', 'The worker lost the run, or is not registered any more; it must drop what it holds.'),
   ('PD003', 'run_finished', 'The run has ended, so the act has no effect.'),
   ('PD005', 'key_conflict', 'The key is taken: by a run with another input, or it was asked to be new.'),
   ('PD007', 'not_finished', 'The run has no result yet.'),

@@ -1,5 +1,5 @@
--- Invariant: a dead worker's runs go back to ready, once; a live one is left alone. Deaths without progress in between are
--- counted, so that the run which kills its workers is found and ended, and its neighbours are not.
+-- Invariant: a dead worker's runs go back to ready, once; a live one is left alone. Deaths without progress in
+-- between are counted, so that the run which kills its workers is found and ended, and its neighbours are not.
 -- Lock order: worker (for update, without waiting), then dispatch by run_id without waiting, then inserts.
 
 create or replace function perdure._note_timeline(now timestamptz)

@@ -1,5 +1,6 @@
 -- Invariant: retry is the one way from an outcome back to a dispatch row; what it removes is kept in audit.
--- Lock order: the outcome's row (a rival retry waits for it), then inserts. An ended run has no dispatch row and no worker.
+-- Lock order: the outcome's row (a rival retry waits for it), then inserts. An ended run has no dispatch row and no
+-- worker.
 
 create or replace function perdure._failed_step(run_id uuid, error jsonb)
 returns text

@@ -1,4 +1,5 @@
--- Invariant: a message and its wake commit together with the caller's transaction; the receiver's dispatch row is never touched.
+-- Invariant: a message and its wake commit together with the caller's transaction; the receiver's dispatch row is
+-- never touched.
 -- Lock order: the message's id (a rival with the same id waits, at most 5 s), then the insert into wake.
 
 create or replace function perdure.signal(

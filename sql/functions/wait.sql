@@ -1,6 +1,6 @@
--- Invariant: a suspended run is woken. Suspending looks, in a statement later than its lock, for all that could have been
--- told meanwhile; what is told later leaves a wake that waits for this lock. At most one wait is answered per run and
--- call: two answers would consume the message of a race's loser.
+-- Invariant: a suspended run is woken. Suspending looks, in a statement later than its lock, for all that could
+-- have been told meanwhile; what is told later leaves a wake that waits for this lock. At most one wait is answered
+-- per run and call: two answers would consume the message of a race's loser.
 -- Lock order: worker (fence), dispatch by run_id without waiting (for update), then inserts.
 
 create or replace function perdure._answer_waits(suspended jsonb, now timestamptz)
@@ -71,8 +71,9 @@ begin
 end;
 $$;
 comment on function perdure._find_answers(jsonb) is
-'Find what an earlier call answered already, whose own answer was lost: a checkpoint of a wait that is asked for, or one
-that came after the ordinal that the caller knows. The first of each run.';
+'Find what an earlier call answered whose own answer was lost.
+That is a checkpoint of a wait that is asked for, or one
+that came after the ordinal that the caller knows. Returns the first of each run.';
 
 create or replace function perdure._check_waits(suspensions jsonb, keep boolean)
 returns void
@@ -223,7 +224,6 @@ declare
   v_saves jsonb;
   v_answered jsonb;
 begin
-  perform perdure._check_array('suspensions', suspend_runs.suspensions);
   perform perdure._check_waits(suspend_runs.suspensions, suspend_runs.keep);
   select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
   into v_locked, v_held

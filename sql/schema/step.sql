@@ -1,5 +1,5 @@
--- Invariant: a checkpoint is written once per (run, key); the first save wins. Retry of an ended run alone removes some.
--- A failed try is written once per (run, key, attempt).
+-- Invariant: a checkpoint is written once per (run, key); the first save wins. Retry of an ended run alone removes
+-- some. A failed try is written once per (run, key, attempt).
 
 create table perdure.step (
   run_id uuid not null,

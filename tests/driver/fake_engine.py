@@ -226,7 +226,12 @@ class FakeEngine:
         policy: Mapping[str, Any] = attempt.policy
         most = policy["max_attempts"]
         answer: datetime | Checkpoint
-        if (most is not None and attempt.attempt >= most) or set(error["types"]) & {*policy["stop_on"], "TypeError", "AssertionError", "DoNotRetry"}:
+        if (most is not None and attempt.attempt >= most) or set(error["types"]) & {
+            *policy["stop_on"],
+            "TypeError",
+            "AssertionError",
+            "DoNotRetry",
+        }:
             final = Checkpoint(
                     attempt.ordinal,
                     attempt.key,

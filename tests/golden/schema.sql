@@ -68,6 +68,11 @@ CREATE FUNCTION perdure._check_kind(kind text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._check_many(on_duplicate text, inputs integer, keys integer) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._check_name(what text, name text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -207,6 +212,7 @@ CREATE TABLE perdure.dispatch (
     ends_at timestamp with time zone,
     worker_id uuid,
     claim uuid,
+    begun_at timestamp with time zone,
     claimed_at timestamp with time zone,
     told_at timestamp with time zone,
     waits jsonb,
@@ -231,7 +237,7 @@ CREATE VIEW perdure._unfinished AS
             WHEN d.is_paused THEN 'paused'::text
             WHEN (d.cancel IS NOT NULL) THEN 'cancelling'::text
             WHEN (d.ready_at <= ( SELECT perdure._clock() AS _clock)) THEN 'ready'::text
-            WHEN (d.claimed_at IS NULL) THEN 'scheduled'::text
+            WHEN (d.begun_at IS NULL) THEN 'scheduled'::text
             WHEN ((d.waits IS NULL) OR (d.waits @? '$[*]?(@."kind" == "retry")'::jsonpath)) THEN 'backing_off'::text
             WHEN (d.waits @? '$[*]?(@."kind" == "signal")'::jsonpath) THEN 'waiting'::text
             ELSE 'sleeping'::text
@@ -270,6 +276,7 @@ CREATE TABLE perdure.outcome (
     status text NOT NULL,
     result jsonb,
     error jsonb,
+    begun_at timestamp with time zone,
     finished_at timestamp with time zone NOT NULL,
     claim uuid,
     CONSTRAINT outcome_has_a_result_only_when_completed CHECK (((result IS NOT NULL) = (status = 'completed'::text))),
@@ -523,12 +530,22 @@ CREATE FUNCTION perdure._grant_kind(role name, kind text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS TABLE(run_id uuid, key text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._lanes(queues text[]) RETURNS TABLE(queue text, priority smallint, is_probe boolean)
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -560,6 +577,11 @@ CREATE FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, n
 
 CREATE FUNCTION perdure._nearest(word text, known text[]) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._note_progress(run_ids uuid[]) RETURNS void
+    LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -623,7 +645,7 @@ CREATE FUNCTION perdure._revoke_all(role name DEFAULT NULL::name) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._run_state(worker_id uuid, claimed_at timestamp with time zone, ready_at timestamp with time zone, waits jsonb, cancel text, is_paused boolean, now timestamp with time zone) RETURNS text
+CREATE FUNCTION perdure._run_state(worker_id uuid, begun_at timestamp with time zone, ready_at timestamp with time zone, waits jsonb, cancel text, is_paused boolean, now timestamp with time zone) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -707,7 +729,7 @@ CREATE FUNCTION perdure.cancel_many(run_ids uuid[], reason text DEFAULT NULL::te
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure.claim_runs(worker_id uuid, max_runs integer DEFAULT 1) RETURNS TABLE(run_id uuid, claim uuid, workflow text, input jsonb, key text, tags jsonb, headers jsonb, created_at timestamp with time zone, scheduled_at timestamp with time zone, deadline timestamp with time zone, cancel text, recoveries integer, steps jsonb, has_more boolean)
+CREATE FUNCTION perdure.claim_runs(worker_id uuid, max_runs integer DEFAULT 1) RETURNS TABLE(run_id uuid, claim uuid, workflow text, input jsonb, key text, tags jsonb, headers jsonb, begun_at timestamp with time zone, scheduled_at timestamp with time zone, deadline timestamp with time zone, cancel text, recoveries integer, steps jsonb, has_more boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -891,7 +913,7 @@ CREATE FUNCTION perdure.save_steps(worker_id uuid, saves jsonb) RETURNS TABLE(ru
     SET enable_seqscan TO 'off'
     AS $$…$$;
 
-CREATE FUNCTION perdure.save_transaction_step(worker_id uuid, save jsonb) RETURNS text
+CREATE FUNCTION perdure.save_transaction_step(worker_id uuid, save jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '2s'
@@ -1016,11 +1038,8 @@ CREATE VIEW perdure.act_rules AS
  SELECT s.state,
     a.act,
         CASE
-            WHEN (a.act = 'retry'::text) THEN
-            CASE
-                WHEN (s.state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text])) THEN 'accepted'::text
-                ELSE 'illegal'::text
-            END
+            WHEN ((a.act = 'retry'::text) AND (s.state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text]))) THEN 'accepted'::text
+            WHEN (a.act = 'retry'::text) THEN 'illegal'::text
             WHEN s.is_ended THEN 'finished'::text
             WHEN ((a.act = 'cancel'::text) AND (s.state = 'cancelling'::text)) THEN 'duplicate'::text
             WHEN ((a.act = 'pause'::text) AND (s.state = 'paused'::text)) THEN 'duplicate'::text
@@ -1049,7 +1068,7 @@ CREATE VIEW perdure.errors AS
  SELECT e.sqlstate,
     e.name,
     e.meaning
-   FROM ( VALUES ('PD001'::text,'run_not_found'::text,'No run has this id or key.'::text), ('PD002'::text,'claim_lost'::text,'The worker no longer holds the run, or is no longer registered; it must drop what it has in memory.'::text), ('PD003'::text,'run_finished'::text,'The run has ended, so the act has no effect.'::text), ('PD005'::text,'key_conflict'::text,'The key is taken: by a run with another input, or it was asked to be new.'::text), ('PD007'::text,'not_finished'::text,'The run has no result yet.'::text), ('PD008'::text,'run_failed'::text,'The run failed; the detail holds its error.'::text), ('PD009'::text,'illegal_act'::text,'The act does not fit the state of the run.'::text), ('PD010'::text,'limit_exceeded'::text,'A payload is larger than the install allows.'::text), ('PD012'::text,'run_cancelled'::text,'The run was cancelled.'::text), ('PD013'::text,'run_timed_out'::text,'The run ran into its deadline.'::text), ('PD014'::text,'run_terminated'::text,'The run was terminated.'::text), ('PD015'::text,'run_dead'::text,'The run was given up after too many deaths of its workers.'::text)) e(sqlstate, name, meaning);
+   FROM ( VALUES ('PD001'::text,'run_not_found'::text,'No run has this id or key.'::text), ('PD002'::text,'claim_lost'::text,'The worker lost the run, or is not registered any more; it must drop what it holds.'::text), ('PD003'::text,'run_finished'::text,'The run has ended, so the act has no effect.'::text), ('PD005'::text,'key_conflict'::text,'The key is taken: by a run with another input, or it was asked to be new.'::text), ('PD007'::text,'not_finished'::text,'The run has no result yet.'::text), ('PD008'::text,'run_failed'::text,'The run failed; the detail holds its error.'::text), ('PD009'::text,'illegal_act'::text,'The act does not fit the state of the run.'::text), ('PD010'::text,'limit_exceeded'::text,'A payload is larger than the install allows.'::text), ('PD012'::text,'run_cancelled'::text,'The run was cancelled.'::text), ('PD013'::text,'run_timed_out'::text,'The run ran into its deadline.'::text), ('PD014'::text,'run_terminated'::text,'The run was terminated.'::text), ('PD015'::text,'run_dead'::text,'The run was given up after too many deaths of its workers.'::text)) e(sqlstate, name, meaning);
 
 CREATE TABLE perdure.signal (
     run_id uuid NOT NULL,
@@ -1288,6 +1307,7 @@ CREATE TABLE perdure.outcome_<period> (
     status text NOT NULL,
     result jsonb,
     error jsonb,
+    begun_at timestamp with time zone,
     finished_at timestamp with time zone NOT NULL,
     claim uuid,
     CONSTRAINT outcome_has_a_result_only_when_completed CHECK (((result IS NOT NULL) = (status = 'completed'::text))),
@@ -1300,6 +1320,7 @@ CREATE TABLE perdure.outcome_old (
     status text NOT NULL,
     result jsonb,
     error jsonb,
+    begun_at timestamp with time zone,
     finished_at timestamp with time zone NOT NULL,
     claim uuid,
     CONSTRAINT outcome_has_a_result_only_when_completed CHECK (((result IS NOT NULL) = (status = 'completed'::text))),
@@ -2055,6 +2076,8 @@ REVOKE ALL ON FUNCTION perdure._check_isolation() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_kind(kind text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._check_many(on_duplicate text, inputs integer, keys integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._check_name(what text, name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_object(what text, object jsonb) FROM PUBLIC;
@@ -2135,9 +2158,13 @@ REVOKE ALL ON FUNCTION perdure._free_successors(run_ids uuid[], now timestamp wi
 
 REVOKE ALL ON FUNCTION perdure._grant_kind(role name, kind text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._lanes(queues text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
@@ -2150,6 +2177,8 @@ REVOKE ALL ON FUNCTION perdure._lock_suspect(worker_id uuid, queues text[], work
 REVOKE ALL ON FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._nearest(word text, known text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._note_progress(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._note_timeline(now timestamp with time zone) FROM PUBLIC;
 
@@ -2175,7 +2204,7 @@ REVOKE ALL ON FUNCTION perdure._retry_at(error jsonb, policy jsonb, attempt inte
 
 REVOKE ALL ON FUNCTION perdure._revoke_all(role name) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._run_state(worker_id uuid, claimed_at timestamp with time zone, ready_at timestamp with time zone, waits jsonb, cancel text, is_paused boolean, now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._run_state(worker_id uuid, begun_at timestamp with time zone, ready_at timestamp with time zone, waits jsonb, cancel text, is_paused boolean, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._server_started_at() FROM PUBLIC;
 

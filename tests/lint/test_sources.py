@@ -22,7 +22,7 @@ LONGER: dict[str, str] = {}
 
 ORDER = ["language", "volatility", "strict", "leakproof", "parallel", "security", "set", "as"]
 
-FUNCTION = re.compile(r"function perdure\.(\w+)\(.*?\nas \$\w*\$(.*?)\$\w*\$;", re.DOTALL)
+FUNCTION = re.compile(r"create or replace function perdure\.(\w+)\(.*?\nas \$\w*\$(.*?)\$\w*\$;", re.DOTALL)
 
 BEHAVIOUR = sorted((SQL / "functions").glob("*.sql"))
 VIEWS = sorted((SQL / "views").glob("*.sql"))

@@ -1,0 +1,88 @@
+-- Invariant: a key of a workflow names one run, from its start until the run is dropped or the key moves to a newer
+-- one.
+-- Lock order: the key's row of run_key first of all; a rival with the same key waits for it, at most 5 s.
+
+create or replace function perdure._take_key(
+  workflow text,
+  key text,
+  fingerprint bytea,
+  run_id uuid,
+  on_duplicate text,
+  out taken_by uuid,
+  out is_new boolean,
+  out predecessor_id uuid
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_key perdure.run_key;
+  v_status text;
+begin
+  insert into perdure.run_key as k (workflow, key, run_id, fingerprint)
+  values (_take_key.workflow, _take_key.key, _take_key.run_id, _take_key.fingerprint)
+  on conflict on constraint run_key_pkey do nothing;
+  if found then
+    taken_by := _take_key.run_id;
+    is_new := true;
+    return;
+  end if;
+
+  if _take_key.on_duplicate in ('attach', 'error') then
+    select k.* into v_key from perdure.run_key as k
+    where k.workflow = _take_key.workflow and k.key = _take_key.key;
+  else  -- the key may move to a new run: one caller at a time
+    select k.* into v_key from perdure.run_key as k
+    where k.workflow = _take_key.workflow and k.key = _take_key.key
+    for update;
+  end if;
+  select o.status into v_status from perdure.outcome as o where o.run_id = v_key.run_id;
+
+  if _take_key.on_duplicate = 'error' then
+    raise exception 'key "%" of workflow "%" is taken', _take_key.key, _take_key.workflow
+      using errcode = 'PD005',  -- key_conflict
+            detail = format('Run %s holds it; it is %s.', v_key.run_id, coalesce(v_status, 'unfinished')),
+            hint = 'Pass another key, or on_duplicate => ''attach'' to get that run.';
+  end if;
+
+  if _take_key.on_duplicate = 'replace'
+    or (_take_key.on_duplicate = 'restart_if_finished' and v_status is not null)
+    or (_take_key.on_duplicate = 'restart_if_failed' and v_status in ('failed', 'dead')) then
+    update perdure.run_key as k set run_id = _take_key.run_id, fingerprint = _take_key.fingerprint
+    where k.workflow = _take_key.workflow and k.key = _take_key.key;
+    taken_by := _take_key.run_id;
+    is_new := true;
+    predecessor_id := case when v_status is null then v_key.run_id end;
+    return;
+  end if;
+
+  if v_key.fingerprint <> _take_key.fingerprint then
+    raise exception 'key "%" of workflow "%" was used with another input', _take_key.key, _take_key.workflow
+      using errcode = 'PD005',  -- key_conflict
+            detail = format('Run %s has input fingerprint %s, this input has %s.', v_key.run_id,
+              encode(v_key.fingerprint, 'hex'), encode(_take_key.fingerprint, 'hex')),
+            hint = 'Pass the same input, another key, or another on_duplicate.';
+  end if;
+  taken_by := v_key.run_id;
+  is_new := false;
+end;
+$$;
+comment on function perdure._take_key(text, text, bytea, uuid, text) is
+'Give a key to a new run, or find the run that holds it, by the rule of on_duplicate.
+Returns the run that holds the key now, whether it is the new one, and the unfinished run that it replaces.
+Raises PD005. Locks the row of run_key; waits for a rival''s open transaction.';
+
+create or replace function perdure.find_run(workflow text, key text)
+returns uuid
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select k.run_id from perdure.run_key as k where k.workflow = find_run.workflow and k.key = find_run.key
+$$;
+comment on function perdure.find_run(text, text) is
+'Find the run that a key of a workflow names.
+Returns its id, or null where no run has the key. Locks nothing.';

@@ -1,0 +1,280 @@
+-- Invariant: a start only inserts, in the caller's transaction: commit makes the run real, rollback leaves no
+-- trace.
+-- Lock order: run_key (a rival with the same key waits, at most 5 s), then inserts, then wake. Never an existing
+-- dispatch row.
+
+create or replace function perdure._default_of(workflow text, queue text)
+returns perdure.workflow
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_workflow perdure.workflow;
+begin
+  perform perdure._check_name('workflow', _default_of.workflow);
+  select w.* into v_workflow from perdure.workflow as w where w.name = _default_of.workflow;
+  if not found then
+    if not perdure._read_setting('allow_unknown_names')::boolean then
+      perform perdure._raise_unknown(
+        'workflow', _default_of.workflow, array(select w.name from perdure.workflow as w));
+    end if;
+    v_workflow.name := _default_of.workflow;
+    v_workflow.queue := 'default';
+    v_workflow.max_recoveries := 10;
+  end if;
+  if _default_of.queue is not null then
+    perform perdure._check_name('queue', _default_of.queue);
+    if not exists (select from perdure.queue as q where q.name = _default_of.queue)
+      and not perdure._read_setting('allow_unknown_names')::boolean then
+      perform perdure._raise_unknown('queue', _default_of.queue, array(select q.name from perdure.queue as q));
+    end if;
+    v_workflow.queue := _default_of.queue;
+  end if;
+  return v_workflow;
+end;
+$$;
+comment on function perdure._default_of(text, text) is
+'Find a workflow''s defaults, with the queue asked for. Raises 22023 for unknown names.';
+
+create or replace function perdure._check_start(
+  on_duplicate text,
+  priority integer,
+  tags jsonb,
+  headers jsonb
+)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if _check_start.on_duplicate is null or _check_start.on_duplicate
+    not in ('attach', 'restart_if_failed', 'restart_if_finished', 'replace', 'error') then
+    raise exception 'on_duplicate "%" is not known', _check_start.on_duplicate
+      using errcode = '22023',
+            hint = 'Pass attach, restart_if_failed, restart_if_finished, replace or error.';
+  end if;
+  if _check_start.priority is null or _check_start.priority not between 1 and 5 then
+    raise exception 'priority must be between 1 (first) and 5 (last)'
+      using errcode = '22023',
+            detail = format('It is %s.', coalesce(_check_start.priority::text, 'null')),
+            hint = 'Leave it out for 3.';
+  end if;
+  perform perdure._check_object('tags', _check_start.tags);
+  perform perdure._check_object('headers', _check_start.headers);
+end;
+$$;
+comment on function perdure._check_start(text, integer, jsonb, jsonb) is
+'Refuse options of a start that no run can have. Raises 22023.';
+
+create or replace function perdure._check_times(
+  start_at timestamptz,
+  delay interval,
+  deadline timestamptz,
+  timeout interval
+)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if _check_times.start_at is not null and _check_times.delay is not null then
+    raise exception 'start_at and delay exclude each other'
+      using errcode = '22023', hint = 'Pass one of them.';
+  elsif _check_times.deadline is not null and _check_times.timeout is not null then
+    raise exception 'deadline and timeout exclude each other'
+      using errcode = '22023', hint = 'Pass one of them: a timeout runs from the first claim.';
+  elsif _check_times.timeout = interval '0' then
+    raise exception 'timeout must not be zero'
+      using errcode = '22023', hint = 'Pass a longer one, or null for the workflow''s own.';
+  end if;
+  perform perdure._check_interval('delay', _check_times.delay);
+  perform perdure._check_interval('timeout', _check_times.timeout);
+end;
+$$;
+comment on function perdure._check_times(timestamptz, interval, timestamptz, interval) is
+'Refuse times of a start that contradict each other. Raises 22023.';
+
+create or replace function perdure.start(
+  workflow text,
+  input jsonb default '{}',
+  key text default null,
+  on_duplicate text default 'attach',
+  queue text default null,
+  priority integer default 3,
+  start_at timestamptz default null,
+  delay interval default null,
+  deadline timestamptz default null,
+  timeout interval default null,
+  tags jsonb default '{}',
+  max_recoveries integer default null,
+  headers jsonb default '{}'
+)
+returns uuid
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set lock_timeout = '5s'
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_run_id constant uuid := perdure._uuid7(v_now);
+  v_default perdure.workflow;
+  v_key record;
+  v_predecessor_id uuid;
+  v_max_recoveries integer;
+  v_timeout interval;
+begin
+  v_default := perdure._default_of(start.workflow, start.queue);
+  perform perdure._check_payload('input', start.input);
+  perform perdure._check_start(start.on_duplicate, start.priority, start.tags, start.headers);
+  perform perdure._check_times(start.start_at, start.delay, start.deadline, start.timeout);
+  if start.max_recoveries < 0 then
+    raise exception 'max_recoveries must not be negative'
+      using errcode = '22023',
+            detail = format('It is %s.', start.max_recoveries),
+            hint = 'Pass 0 for a run that no death may repeat, or null for the workflow''s own.';
+  end if;
+  v_max_recoveries := coalesce(start.max_recoveries, v_default.max_recoveries);
+  v_timeout := coalesce(start.timeout, case when start.deadline is null then v_default.timeout end);
+
+  if start.key is not null then
+    perform perdure._check_name('key', start.key);
+    v_key := perdure._take_key(
+      start.workflow, start.key, perdure._fingerprint(start.input), v_run_id, start.on_duplicate);
+    if not v_key.is_new then
+      return v_key.taken_by;
+    end if;
+    v_predecessor_id := v_key.predecessor_id;
+    if v_predecessor_id is not null then
+      perform perdure._ask(
+        array[v_predecessor_id], 'cancel', format('replaced by run %s', v_run_id), interval '5 minutes');
+      insert into perdure.wake (run_id, told_at) values (v_run_id, v_now);
+    end if;
+  end if;
+
+  insert into perdure.run (
+    run_id, workflow, queue, priority, input, key, tags, headers, start_at, deadline, timeout, max_recoveries,
+    predecessor_id, created_at, created_by)
+  values (
+    v_run_id, start.workflow, v_default.queue, start.priority, start.input, start.key, start.tags, start.headers,
+    coalesce(start.start_at, v_now + start.delay), start.deadline, v_timeout, v_max_recoveries,
+    v_predecessor_id, v_now, perdure._caller());
+  insert into perdure.dispatch (
+    run_id, workflow, queue, priority, ready_at, ends_at, max_recoveries, predecessor_id)
+  values (
+    v_run_id, start.workflow, v_default.queue, start.priority,
+    case when v_predecessor_id is null then coalesce(start.start_at, v_now + start.delay, v_now) else 'infinity' end,
+    start.deadline, v_max_recoveries, v_predecessor_id);
+  return v_run_id;
+end;
+$$;
+comment on function perdure.start(
+  text, jsonb, text, text, text, integer, timestamptz, interval, timestamptz, interval, jsonb, integer, jsonb
+) is
+'Start a run of a workflow in the caller''s transaction.
+key makes it idempotent: the same key returns the same run, finished or not (attach), unless on_duplicate says
+restart_if_failed, restart_if_finished, replace (cancel, then start) or error. timeout runs from the first claim.
+Returns the run''s id. Raises 22023 for bad options and unknown names, PD005 for a key used with another input,
+PD010 for a too large input, 55P03 after 5 s behind an open transaction with the same key. Locks the key''s row.';
+
+create or replace function perdure._check_many(on_duplicate text, inputs integer, keys integer)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if _check_many.on_duplicate = 'replace' then
+    raise exception 'start_many does not replace'
+      using errcode = '22023', hint = 'Call perdure.start for runs that replace others.';
+  elsif _check_many.keys <> _check_many.inputs then
+    raise exception 'there are % inputs and % keys', _check_many.inputs, _check_many.keys
+      using errcode = '22023', hint = 'Pass one key per input, or none at all.';
+  end if;
+end;
+$$;
+comment on function perdure._check_many(text, integer, integer) is
+'Refuse options of a start of many that cannot be met; a null number of keys passes. Raises 22023.';
+
+create or replace function perdure.start_many(
+  workflow text,
+  inputs jsonb[],
+  keys text[] default null,
+  on_duplicate text default 'attach',
+  queue text default null,
+  priority integer default 3,
+  start_at timestamptz default null,
+  tags jsonb default '{}'
+)
+returns table (ordinal integer, run_id uuid, is_new boolean)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set lock_timeout = '5s'
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_default perdure.workflow;
+  v_count constant integer := coalesce(cardinality(start_many.inputs), 0);
+  v_ids uuid[];
+  v_taken uuid[];
+  v_is_new boolean[] := array_fill(true, array[greatest(v_count, 1)]);
+  v_key record;
+  v_one record;
+begin
+  v_default := perdure._default_of(start_many.workflow, start_many.queue);
+  perform perdure._check_start(start_many.on_duplicate, start_many.priority, start_many.tags, '{}');
+  perform perdure._check_many(start_many.on_duplicate, v_count, cardinality(start_many.keys));
+  perform perdure._check_payload('input', i.input) from unnest(start_many.inputs) as i (input);
+
+  -- ids and ready times a microsecond apart: equal times would make each claim sort them all
+  v_ids := array(
+    select perdure._uuid7(v_now + g.n * interval '1 microsecond') from generate_series(0, v_count - 1) as g (n));
+  v_taken := v_ids;
+  if start_many.keys is not null then
+    for v_one in  -- sorted, so that two callers with the same keys wait for, but never deadlock, each other
+      select k.key, k.ordinality::integer as ordinal from unnest(start_many.keys) with ordinality as k (key, ordinality)
+      where k.key is not null
+      order by k.key, k.ordinality
+    loop
+      perform perdure._check_name('key', v_one.key);
+      v_key := perdure._take_key(
+        start_many.workflow, v_one.key, perdure._fingerprint(start_many.inputs[v_one.ordinal]),
+        v_ids[v_one.ordinal], start_many.on_duplicate);
+      v_taken[v_one.ordinal] := v_key.taken_by;
+      v_is_new[v_one.ordinal] := v_key.is_new;
+    end loop;
+  end if;
+
+  insert into perdure.run (
+    run_id, workflow, queue, priority, input, key, tags, headers, start_at, timeout, max_recoveries, created_at, created_by)
+  select
+    a.run_id, start_many.workflow, v_default.queue, start_many.priority, a.input, a.key, start_many.tags, '{}',
+    start_many.start_at, v_default.timeout, v_default.max_recoveries, v_now, perdure._caller()
+  from unnest(v_ids, start_many.inputs, start_many.keys, v_is_new) as a (run_id, input, key, is_new)
+  where a.is_new and a.run_id is not null;
+  insert into perdure.dispatch (run_id, workflow, queue, priority, ready_at, max_recoveries)
+  select
+    a.run_id, start_many.workflow, v_default.queue, start_many.priority,
+    coalesce(start_many.start_at, v_now) + (a.ordinality - 1) * interval '1 microsecond', v_default.max_recoveries
+  from unnest(v_ids, v_is_new) with ordinality as a (run_id, is_new, ordinality)
+  where a.is_new and a.run_id is not null;
+
+  return query
+  select a.ordinality::integer, a.run_id, a.is_new
+  from unnest(v_taken, v_is_new) with ordinality as a (run_id, is_new, ordinality)
+  where a.run_id is not null
+  order by a.ordinality;
+end;
+$$;
+comment on function perdure.start_many(text, jsonb[], text[], text, text, integer, timestamptz, jsonb) is
+'Start one run per input, in one statement, in the caller''s transaction.
+keys has one element per input; null elements have no key. Returns ordinal (from 1), run_id and whether the run is new.
+Raises as start does, 22023 also where keys and inputs differ in number. Locks the keys'' rows in their order.';
