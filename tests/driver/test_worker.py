@@ -13,6 +13,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 import perdure
+from perdure import _wire
 from perdure._worker import WorkerOptions
 from support.aio import until
 from support.database import Database
@@ -334,6 +335,30 @@ async def test_after_a_failover_a_worker_begins_anew(app: perdure.App, database:
         assert await handle.result(timeout=timedelta(seconds=15)) == 2
         assert database.value("select array_agg(worker_id) from perdure.worker") != [before]
         assert database.value("select count(*) from perdure.worker") == 1
+
+
+async def test_a_run_that_cannot_be_read_is_paused_instead_of_coming_back_for_ever(
+    app: perdure.App, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.workflow()
+    async def readable(run: perdure.AsyncRun, n: int) -> int:
+        return n
+
+    read = _wire.claimed_of
+
+    def unreadable(row: Any, later: Any) -> Any:
+        if row["key"] == "bad":
+            raise KeyError("something new")
+        return read(row, later)
+
+    monkeypatch.setattr(_wire, "claimed_of", unreadable)
+    async with app.worker():
+        bad = await app.start(readable, 1, key="bad")
+        good = await app.start(readable, 2)
+        assert await good.result() == 2
+        await until(lambda: state(database, bad.id) == "paused")
+    reason = database.value("select reason from perdure.act where run_id = %s", bad.id)
+    assert "cannot be executed" in reason and "something new" in reason
 
 
 async def test_what_the_database_says_we_hold_and_we_do_not_is_given_back(app: perdure.App, database: Database) -> None:

@@ -21,12 +21,14 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
-from . import _wire
-from ._backlog import Backlog, Call, Row
+import psycopg
+
+from . import _sql, _wire
+from ._backlog import RELEASE, Backlog, Call, Row
 from ._beat import INTERVAL, Beat, Registration, WorkflowRow
 from ._carrier import Carrier
 from ._connect import Connector
-from ._errors import Misuse
+from ._errors import ClaimLost, Misuse
 from ._execution import Execution, ExecutionOptions
 from ._flusher import Flusher
 from ._registry import WorkflowRegistry
@@ -79,6 +81,7 @@ class Worker:
         self._worker_id: UUID | None = None
         self._claims: dict[UUID, Execution] = {}
         self._tasks: dict[asyncio.Task[None], Execution] = {}
+        self._pausing: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -165,8 +168,11 @@ class Worker:
                 workflow = self._registry.get(claimed.workflow)
                 assert workflow is not None, f"workflow {claimed.workflow!r} was claimed but is not known"
                 execution = Execution(claimed, workflow, self._execution_options, self._carrier)
-            except Exception:  # the others go on; the database is told at the next reconciliation
+            except Exception as error:  # the others go on; this one would come back at once if it were only released
                 logger.exception("run %s cannot be executed", row["run_id"])
+                pausing = self._loop.create_task(self._pause(row, f"{type(error).__name__}: {error}"))
+                self._pausing.add(pausing)
+                pausing.add_done_callback(self._pausing.discard)
                 continue
             self._claims[claimed.run_id] = execution
             task = self._loop.create_task(execution.run(), name=f"perdure run {claimed.run_id}")
@@ -174,6 +180,13 @@ class Worker:
             task.add_done_callback(self._ended)
             if self._is_stopping:
                 execution.release_soon()
+
+    async def _pause(self, row: Row, reason: str) -> None:
+        text = _sql.to_json(
+            {"run_id": row["run_id"], "claim": row["claim"], "pause_reason": f"it cannot be executed: {reason}"}
+        )
+        with suppress(ClaimLost, psycopg.Error):  # then the next reconciliation gives it back
+            await self._flusher.call(RELEASE, row["run_id"], text)
 
     def let_go(self, call: Call, answer: str) -> None:
         """Note that an answer ended a claim."""
