@@ -52,6 +52,13 @@ from perdure.workers as w
 where w.beat_age is not null
 union all
 select
+  'perdure_last_tick_age_seconds',
+  '{}',
+  extract(epoch from (select perdure._clock()) - max(t.ticked_at))::double precision
+from perdure.timeline as t
+having max(t.ticked_at) is not null
+union all
+select
   'perdure_undrained_wakes',
   '{}',
   count(*)::double precision

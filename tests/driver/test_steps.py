@@ -174,6 +174,24 @@ async def test_a_time_out_is_recorded_as_timeout_error(store: Store) -> None:
     assert result[:2] == ["TimeoutError", "no result within 0:00:00.020000"]
 
 
+async def test_step_needs_no_parentheses_where_it_says_nothing(store: Store) -> None:
+    @step
+    async def bare() -> str:
+        return "bare"
+
+    workflow = retried(bare)
+    assert (await carry(store, store.start(workflow), workflow)).result == "bare"
+
+
+async def test_a_workflow_that_takes_none_is_content_with_the_empty_input_of_sql(store: Store) -> None:
+    async def flow(run: AsyncRun, nothing: None) -> bool:
+        return nothing is None
+
+    workflow = Workflow(flow)
+    row = store.start(workflow, {})
+    assert (await carry(store, row, workflow)).result is True
+
+
 async def test_a_plain_function_runs_in_a_thread_and_knows_its_step(store: Store) -> None:
     def plain() -> list[Any]:
         info = current_step()

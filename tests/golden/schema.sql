@@ -585,6 +585,11 @@ CREATE FUNCTION perdure._note_progress(run_ids uuid[]) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._note_tick(now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._note_timeline(now timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1221,6 +1226,12 @@ CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
                   WHERE l.is_alive) k ON (((u.queue = k.queue) AND (u.workflow = k.workflow))))) s
   WHERE (s.reason IS NOT NULL);
 
+CREATE TABLE perdure.timeline (
+    timeline integer NOT NULL,
+    since timestamp with time zone NOT NULL,
+    ticked_at timestamp with time zone
+);
+
 CREATE VIEW perdure.versions AS
  SELECT w.version,
     count(*) AS workers,
@@ -1278,6 +1289,12 @@ UNION ALL
     (EXTRACT(epoch FROM w.beat_age))::double precision AS value
    FROM perdure.workers w
   WHERE (w.beat_age IS NOT NULL)
+UNION ALL
+ SELECT 'perdure_last_tick_age_seconds'::text AS name,
+    '{}'::jsonb AS labels,
+    (EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - max(t.ticked_at))))::double precision AS value
+   FROM perdure.timeline t
+ HAVING (max(t.ticked_at) IS NOT NULL)
 UNION ALL
  SELECT 'perdure_undrained_wakes'::text AS name,
     '{}'::jsonb AS labels,
@@ -1602,11 +1619,6 @@ UNION ALL
   WHERE (NOT (EXISTS ( SELECT
            FROM perdure.step s
           WHERE ((s.run_id = f.run_id) AND (s.key = f.key)))));
-
-CREATE TABLE perdure.timeline (
-    timeline integer NOT NULL,
-    since timestamp with time zone NOT NULL
-);
 
 CREATE VIEW perdure.violations WITH (security_barrier='true') AS
  WITH cut AS (
@@ -2179,6 +2191,8 @@ REVOKE ALL ON FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boo
 REVOKE ALL ON FUNCTION perdure._nearest(word text, known text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._note_progress(run_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._note_tick(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._note_timeline(now timestamp with time zone) FROM PUBLIC;
 

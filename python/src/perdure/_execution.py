@@ -250,8 +250,9 @@ class Execution:
 
     def _advance(self) -> None:
         if self.main is None and not self.is_stopping:
-            what = f"input of workflow {self.workflow.name!r}"
-            value = self.codec.decode(self.claimed.input, self.workflow.input_type, what)
+            what, kind = f"input of workflow {self.workflow.name!r}", self.workflow.input_type
+            # a start that names no input sends {}, also to a workflow that takes None
+            value = None if kind in (None, type(None)) else self.codec.decode(self.claimed.input, kind, what)
             self.main = self.loop.create_task(self.workflow.fn(AsyncRun(self), value))
         while self.main is not None:
             if not self.is_stopping:

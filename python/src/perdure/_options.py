@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 from uuid import UUID
 
 from ._errors import Misuse
@@ -96,6 +96,9 @@ _NOTHING = StepOptions()
 _ATTRIBUTE = "__perdure_step__"
 
 
+@overload
+def step(fn: F, /) -> F: ...
+@overload
 def step(
     *,
     name: str | None = None,
@@ -103,8 +106,18 @@ def step(
     timeout: timedelta | None = None,
     at_most_once: bool = False,
     raises: Sequence[type[Exception]] = (),
-) -> Callable[[F], F]:
-    """Note on a function how it is to run as a step; the function itself stays as it is.
+) -> Callable[[F], F]: ...
+def step(
+    fn: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: timedelta | None = None,
+    at_most_once: bool = False,
+    raises: Sequence[type[Exception]] = (),
+) -> F | Callable[[F], F]:
+    """Note on a function how it is to run as a step; the function itself stays as it is. Parentheses may be left out.
 
     `name` replaces the function's own in keys. Errors listed in `raises` are answers: not tried again, and raised
     in the workflow as themselves, live and on replay.
@@ -117,7 +130,7 @@ def step(
         setattr(fn, _ATTRIBUTE, options)
         return fn
 
-    return note
+    return note if fn is None else note(fn)
 
 
 def step_options(fn: Callable[..., Any]) -> StepOptions:

@@ -173,30 +173,31 @@ def workers(found: list[Worker], schema: str) -> Iterator[Finding]:
 
 def ticks(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
     """Whether anybody does the housekeeping: pg_cron, or a live worker; and whether it gets done."""
-    by_cron = list(cron(db, is_worker_alive))
+    found = dict(db.rows(statements.TICKS))
+    is_ticked = is_worker_alive or found.get("perdure_last_tick_age_seconds", float("inf")) < 10
+    by_cron = list(cron(db, is_ticked))
     yield from by_cron
-    found = dict(db.rows(statements.WAKES))
     waiting, age = int(found.get("perdure_undrained_wakes", 0)), found.get("perdure_oldest_wake_age_seconds", 0.0)
     if age > 10:
         yield Finding(
             "wrong", "ticks", f"{_count(waiting, 'message')} to runs not looked at for {duration(timedelta(seconds=age))}",
             f"Nobody ticks: start a worker or schedule pg_cron. By hand, in psql: select {db.target.schema}.tick();",
         )  # fmt: skip
-    elif is_worker_alive or any(finding.level == "ok" and finding.about == "cron" for finding in by_cron):
+    elif is_ticked or any(finding.level == "ok" and finding.about == "cron" for finding in by_cron):
         yield Finding("ok", "ticks", "what runs are told is looked at in time")
 
 
-def cron(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
+def cron(db: Session, is_ticked: bool) -> Iterator[Finding]:
     """pg_cron: there, scheduled, running, succeeding."""
     place = db.row(statements.CRON_PLACE)
     assert place is not None
     is_here, may_use = place
     home = _cron_home(db)
-    level: Literal["warning", "wrong"] = "warning" if is_worker_alive else "wrong"
-    meanwhile = "live workers tick" if is_worker_alive else "and no worker is alive, so nobody ticks"
+    level: Literal["warning", "wrong"] = "warning" if is_ticked else "wrong"
+    meanwhile = "somebody else ticks" if is_ticked else "and no worker is alive, so nobody ticks"
     schema, role = db.target.schema, db.conn.info.user
     if not is_here and home is None:
-        if is_worker_alive:
+        if is_ticked:
             yield Finding("ok", "cron", f"pg_cron is not loaded; {meanwhile}")
         else:
             yield Finding(
@@ -205,8 +206,8 @@ def cron(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
             )  # fmt: skip
     elif not is_here:
         yield Finding(
-            "ok" if is_worker_alive else "warning", "cron", f"pg_cron lives in {home}, out of sight; {meanwhile.removeprefix('and ')}",
-            None if is_worker_alive else f"In psql: select {schema}.enable_cron(); prints what to run there.",
+            "ok" if is_ticked else "warning", "cron", f"pg_cron lives in {home}, out of sight; {meanwhile.removeprefix('and ')}",
+            None if is_ticked else f"In psql: select {schema}.enable_cron(); prints what to run there.",
         )  # fmt: skip
     elif not may_use:
         yield Finding(

@@ -134,10 +134,10 @@ from {perdure}.violations as v
 group by v.invariant
 order by v.invariant
 """
-WAKES = """
+TICKS = """
 select m.name, m.value
 from {perdure}.metrics as m
-where m.name in ('perdure_undrained_wakes', 'perdure_oldest_wake_age_seconds')
+where m.name in ('perdure_undrained_wakes', 'perdure_oldest_wake_age_seconds', 'perdure_last_tick_age_seconds')
 """
 CRON_PLACE = """
 select
