@@ -229,6 +229,28 @@ def test_a_sender_during_the_truncation_waits_for_it_and_is_heard(database: Data
     assert worker.claim_one().run_id == held.run_id
 
 
+def test_a_message_that_comes_after_the_look_keeps_its_wake(database: Database, conn: Connection) -> None:
+    """A drain deletes the wakes before it looks, never the other way: here it stops between the look and its end."""
+    worker = Worker(database)
+    start(conn)
+    held = worker.claim_one()
+    worker.suspend(held, wait("w"))
+    signal(conn, held.run_id, "other")
+    database.admin.execute(
+        "create or replace function perdure._free_successors(run_ids uuid[], now timestamptz) returns integer "
+        "language sql volatile set search_path = pg_catalog, pg_temp as $$ select 0 from pg_advisory_xact_lock(7) $$"
+    )
+    holder = database.connect(autocommit=False)
+    holder.execute("select pg_advisory_xact_lock(7)")
+    drainer = database.connect()
+    draining = in_background(drain, drainer)
+    database.wait_blocked(drainer, by=holder.info.backend_pid)
+    assert signal(conn, held.run_id, "w") == "accepted"
+    holder.commit()
+    assert draining.result(timeout=10) == (1, 0)
+    assert worker.claim_one().run_id == held.run_id
+
+
 def test_an_act_that_is_asked_during_a_drain_waits_for_the_next(database: Database, conn: Connection) -> None:
     run_id = start(conn)
     act(conn, "pause", run_id)

@@ -66,7 +66,7 @@ def test_nobody_waits_for_longer_than_five_seconds(
     )
     assert "lock_timeout=5s" in limit
     for function in ("start", "start_many", "signal", "signal_key", "retry", "retry_many"):
-        database.admin.execute(f"alter function perdure.{function} set lock_timeout = '50ms'")  # type: ignore[arg-type] # fmt: skip
+        database.admin.execute(f"alter function perdure.{function} set lock_timeout = '50ms'")  # fmt: skip
     worker, held = a_run(database)
     if name.startswith("retry"):
         worker.fail(held)

@@ -67,7 +67,7 @@ def test_a_call_during_a_burial_waits_for_its_end(database: Database, conn: Conn
 
 def everything(database: Database) -> object:
     tables = ("dispatch", "step", "step_attempt", "outcome", "act", "signal", "worker")
-    return [database.value(f"select coalesce(jsonb_agg(to_jsonb(t) order by t::text), '[]') from perdure.{t} as t") for t in tables]  # type: ignore[arg-type] # fmt: skip
+    return [database.value(f"select coalesce(jsonb_agg(to_jsonb(t) order by t::text), '[]') from perdure.{t} as t") for t in tables]  # fmt: skip
 
 
 def test_a_worker_that_was_declared_dead_changes_nothing_however_late(database: Database, conn: Connection) -> None:
@@ -190,10 +190,10 @@ def test_what_must_see_later_commits_is_refused_under_an_older_snapshot(
     worker, held = a_run(database)
     client = database.connect(autocommit=False)
     client.execute("begin")
-    client.execute(f"set transaction isolation level {isolation}")  # type: ignore[arg-type]
+    client.execute(f"set transaction isolation level {isolation}")
     for statement in ("select perdure.tick()", "select perdure.recover()"):
         with pytest.raises(psycopg.Error) as refused, client.transaction():
-            client.execute(statement)  # type: ignore[arg-type]
+            client.execute(statement)
         assert (refused.value.sqlstate, bool(refused.value.diag.message_hint)) == ("55000", True)
     with pytest.raises(psycopg.Error) as refused, client.transaction():
         worker.on(client).save(held, "a")

@@ -174,7 +174,7 @@ def test_nobody_is_declared_dead_right_after_a_failover(stopped: Database, conn:
     timeline = stopped.value("select perdure._timeline()")
     stopped.admin.execute(
         "create or replace function perdure._timeline() returns integer language sql volatile parallel restricted "
-        f"set search_path = pg_catalog, pg_temp as $$ select {timeline + 1} $$"  # type: ignore[arg-type]
+        f"set search_path = pg_catalog, pg_temp as $$ select {timeline + 1} $$"
     )
     assert recover(conn) == 0
     stopped.clock.advance("2.9 seconds")
