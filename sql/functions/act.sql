@@ -46,6 +46,10 @@ declare
   v_now constant timestamptz := perdure._now();
 begin
   perform perdure._check_interval('grace', _ask.grace);
+  if length(_ask.reason) > 10000 then  -- it becomes JSON under a lock, which has its own limit
+    raise exception 'reason must have 10,000 characters at most'
+      using errcode = '22023', detail = format('It has %s.', length(_ask.reason));
+  end if;
   return query
   with judged as materialized (
     select

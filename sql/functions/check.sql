@@ -31,13 +31,17 @@ comment on function perdure._check_name(text, text) is 'Refuse a null, blank or 
 create or replace function perdure._check_interval(what text, duration interval)
 returns void
 language plpgsql
-immutable
+stable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_day constant timestamptz := timestamptz '2000-01-01 00:00+00';
 begin
-  -- the engine adds it to a time under a lock, where an overflow would stop everybody
-  if _check_interval.duration not between interval '0' and interval '100 years' then
+  -- the engine adds it to a time under a lock, where an overflow would stop everybody; months and days that cancel out
+  -- in a comparison of intervals do not in an addition, so the sum is what is judged
+  if _check_interval.duration not between interval '0' and interval '100 years'
+    or v_day + _check_interval.duration not between v_day and v_day + interval '101 years' then
     raise exception '% must be between 0 and 100 years', _check_interval.what
       using errcode = '22023',
             detail = format('It is %s.', _check_interval.duration),
@@ -59,6 +63,21 @@ as $$
 $$;
 comment on function perdure._payload_limit() is 'Tell from how many bytes on a payload needs a look.';
 
+create or replace function perdure._bytes(payload jsonb)
+returns integer
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  -- what comes from a table may be compressed, a hundredfold and more
+  select case
+    when pg_column_compression(_bytes.payload) is null then pg_column_size(_bytes.payload)
+    else octet_length(_bytes.payload::text)
+  end
+$$;
+comment on function perdure._bytes(jsonb) is 'Tell how many bytes a payload has, uncompressed.';
+
 create or replace function perdure._check_payload(what text, payload jsonb)
 returns void
 language plpgsql
@@ -67,7 +86,7 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_bytes constant integer := pg_column_size(_check_payload.payload);
+  v_bytes constant integer := perdure._bytes(_check_payload.payload);
 begin
   if _check_payload.payload is null then
     raise exception '% must not be null', _check_payload.what

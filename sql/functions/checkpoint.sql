@@ -33,19 +33,20 @@ as $$
 declare
   v_claims jsonb;
   v_run_ids uuid[];
-  v_count integer;
+  v_is_mixed boolean;
   v_held uuid[];
 begin
   perform perdure._check_array('the batch', _lock_runs.claims);
   perform perdure._fence(_lock_runs.worker_id);
-  select jsonb_object_agg(a.run_id, a.claim), array_agg(distinct a.run_id), count(distinct a.claim)::integer
-  into v_claims, v_run_ids, v_count
-  from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid);
-  if v_count > cardinality(v_run_ids) then  -- else what comes by a lost claim would pass with what comes by the valid one
-    raise exception 'a batch names a run by two claims'
-      using errcode = '22023',
-            detail = format('There are %s runs and %s claims.', cardinality(v_run_ids), v_count),
-            hint = 'Send them in two calls.';
+  select jsonb_object_agg(g.run_id, g.claim), array_agg(g.run_id), bool_or(g.claims <> 1)
+  into v_claims, v_run_ids, v_is_mixed
+  from (
+    select a.run_id, min(a.claim::text) as claim, count(distinct coalesce(a.claim::text, '')) as claims
+    from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid)
+    group by a.run_id
+  ) as g;
+  if v_is_mixed then  -- else what comes by a lost claim would pass with what comes by the valid one
+    raise exception 'a batch names a run by two claims' using errcode = '22023', hint = 'Send them in two calls.';
   end if;
   if _lock_runs.is_shared then
     select array_agg(l.run_id) into v_held
@@ -129,6 +130,11 @@ begin
   perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.result, s.error))
   from jsonb_to_recordset(_insert_saves.saves) as s (key text, result jsonb, error jsonb)
   where pg_column_size(s.result) > v_limit or pg_column_size(s.error) > v_limit;
+  if exists (
+    select from jsonb_to_recordset(_insert_saves.saves) as s (ordinal bigint) where s.ordinal not between 1 and 1000000000
+  ) then  -- the engine counts on from it, in claims of many runs
+    raise exception 'ordinal must be between 1 and 1,000,000,000' using errcode = '22023';
+  end if;
 
   with saved as (
     insert into perdure.step as s (

@@ -131,6 +131,41 @@ $$;
 comment on function perdure._drop_late_acts(uuid[]) is
 'Answer what was asked of runs that have ended: a retry must not meet the cancel of its former life.';
 
+create or replace function perdure._told_runs(max_runs integer)
+returns uuid[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_run_ids uuid[];
+  v_wakes integer;
+begin
+  select array_agg(distinct w.run_id), count(*)::integer into v_run_ids, v_wakes
+  from (select o.run_id from perdure.wake as o order by o.told_at, o.run_id limit _told_runs.max_runs) as w;
+  if v_wakes < _told_runs.max_runs or cardinality(v_run_ids) > v_wakes / 2 then
+    return v_run_ids;
+  end if;
+  -- few runs with many wakes stand at the head: were they locked, nobody else's would ever come to be looked at
+  with recursive told as (
+    select min(w.run_id::text)::uuid as run_id from perdure.wake as w
+    union all
+    (
+      select n.run_id
+      from told as t
+      cross join lateral (
+        select w.run_id from perdure.wake as w where w.run_id > t.run_id order by w.run_id limit 1
+      ) as n
+    )
+  )
+  select array_agg(t.run_id) into v_run_ids
+  from (select o.run_id from told as o where o.run_id is not null limit _told_runs.max_runs) as t;
+  return v_run_ids;
+end;
+$$;
+comment on function perdure._told_runs(integer) is
+'List runs with wakes: those told longest ago, or, where few runs have most of the wakes, the first by id. Null: none.';
+
 create or replace function perdure.drain(max_runs integer default 1000)
 returns table (applied integer, skipped integer)
 language plpgsql
@@ -147,8 +182,7 @@ declare
   v_told uuid[];
   v_held uuid[];
 begin
-  select array_agg(distinct w.run_id) into v_told
-  from (select o.run_id from perdure.wake as o order by o.told_at, o.run_id limit drain.max_runs) as w;
+  v_told := perdure._told_runs(drain.max_runs);
   if v_told is null then
     applied := 0;
     skipped := 0;

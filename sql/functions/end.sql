@@ -170,7 +170,7 @@ begin
   end if;
 
   insert into perdure.act (run_id, act_id, act, reason, asked_by, asked_at, applied_at, answer)
-  select a.run_id, perdure._uuid7(v_now), 'pause', a.pause_reason, perdure._caller(), v_now, v_now, 'accepted'
+  select a.run_id, perdure._uuid7(v_now), 'pause', left(a.pause_reason, 10000), perdure._caller(), v_now, v_now, 'accepted'
   from jsonb_to_recordset(release_runs.releases) as a (run_id uuid, pause_reason text)
   where a.run_id = any(v_held) and a.pause_reason is not null;
   update perdure.dispatch as d

@@ -53,7 +53,7 @@ begin
     where k.workflow = _take_key.workflow and k.key = _take_key.key;
     taken_by := _take_key.run_id;
     is_new := true;
-    predecessor_id := case when v_status is null then v_key.run_id end;
+    predecessor_id := perdure._unfinished_predecessor(v_key.run_id);
     return;
   end if;
 

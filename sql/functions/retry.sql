@@ -51,6 +51,31 @@ comment on function perdure._forget_steps(uuid, text, jsonb) is
 'Remove the checkpoints that a retry makes again: the failed step''s, the cancel''s, and all from the step named.
 Returns what was removed. Raises 22023 for an unknown step.';
 
+create or replace function perdure._check_key_is_free(run_id uuid)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_heir uuid;
+begin
+  select k.run_id into v_heir
+  from perdure.run as r
+  inner join perdure.run_key as k on k.workflow = r.workflow and k.key = r.key
+  inner join perdure.dispatch as d on d.run_id = k.run_id
+  where r.run_id = _check_key_is_free.run_id and k.run_id <> r.run_id;
+  if found then
+    raise exception 'the key of run "%" names another run, which is unfinished', _check_key_is_free.run_id
+      using errcode = 'PD005',  -- key_conflict
+            detail = format('It is run %s.', v_heir),
+            hint = 'Cancel that one first, or leave this one ended.';
+  end if;
+end;
+$$;
+comment on function perdure._check_key_is_free(uuid) is
+'Refuse to bring back a run whose key went to another one that is at work. Raises PD005.';
+
 create or replace function perdure.retry(run_id uuid, from_step text default null, reason text default null)
 returns text
 language plpgsql
@@ -73,6 +98,7 @@ begin
   select r.answer, r.error into strict v_rule from perdure.act_rules as r where r.act = 'retry' and r.state = v_state;
   perform perdure._raise_refused(retry.run_id, 'retry', v_rule.error, v_state);
 
+  perform perdure._check_key_is_free(retry.run_id);
   perform perdure._drop_late_acts(array[retry.run_id]);
   delete from perdure.outcome as o where o.run_id = retry.run_id returning o.* into v_outcome;
   if not found then
@@ -83,12 +109,15 @@ begin
     jsonb_build_object('outcome', to_jsonb(v_outcome), 'steps', v_forgotten, 'from_step', retry.from_step));
 
   -- the time-out starts anew, the run's own clock does not; a deadline that has passed is dropped
-  insert into perdure.dispatch (run_id, workflow, queue, priority, ready_at, ends_at, begun_at, max_recoveries)
+  insert into perdure.dispatch (
+    run_id, workflow, queue, priority, predecessor_id, ready_at, ends_at, begun_at, max_recoveries)
   select
-    r.run_id, r.workflow, r.queue, r.priority, v_now,
+    r.run_id, r.workflow, r.queue, r.priority, p.predecessor_id,
+    case when p.predecessor_id is null then v_now else 'infinity' end,
     coalesce(case when r.deadline > v_now then r.deadline end, case when v_outcome.begun_at is not null then v_now + r.timeout end),
     v_outcome.begun_at, r.max_recoveries
   from perdure.run as r
+  cross join lateral (select perdure._unfinished_predecessor(r.predecessor_id) as predecessor_id) as p
   where r.run_id = retry.run_id;
   return v_rule.answer;
 end;
@@ -97,7 +126,7 @@ comment on function perdure.retry(uuid, text, text) is
 'Let an ended run go on from where it stopped: its outcome and the failed step''s checkpoint move to audit.
 from_step names a step from which all later checkpoints are made again as well. A time-out starts anew, a deadline that
 has passed is dropped. Returns accepted, or duplicate where somebody else retried it meanwhile.
-Raises PD001 for an unknown run, PD009 for an unfinished or completed one, 22023 for an unknown step, 55P03 after 5 s
+Raises PD001 for an unknown run, PD009 for an unfinished or completed one, 22023 for an unknown step, PD005 where its key names an unfinished run by now, 55P03 after 5 s
 behind an open transaction that retries it too. Locks the run''s outcome.';
 
 create or replace function perdure.retry_many(run_ids uuid[], reason text default null)

@@ -45,7 +45,7 @@ create or replace function perdure._check_start(
 )
 returns void
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -63,6 +63,8 @@ begin
   end if;
   perform perdure._check_object('tags', _check_start.tags);
   perform perdure._check_object('headers', _check_start.headers);
+  perform perdure._check_payload('tags', _check_start.tags);
+  perform perdure._check_payload('headers', _check_start.headers);
 end;
 $$;
 comment on function perdure._check_start(text, integer, jsonb, jsonb) is
@@ -76,7 +78,7 @@ create or replace function perdure._check_times(
 )
 returns void
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin

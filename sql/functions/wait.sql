@@ -90,7 +90,7 @@ begin
   left join lateral (
     select w.wait
     from jsonb_array_elements(case jsonb_typeof(a.waits) when 'array' then a.waits else '[]' end) as w (wait)
-    where coalesce(length(w.wait ->> 'key'), 0) not between 1 and 1000
+    where coalesce(octet_length(w.wait ->> 'key'), 0) not between 1 and 1000
       or coalesce(w.wait ->> 'kind', '') not in ('signal', 'sleep', 'timer', 'retry')
       or (w.wait ->> 'kind' = 'signal' and w.wait ->> 'name' is null)
     limit 1
@@ -141,6 +141,24 @@ $$;
 comment on function perdure._deliver_cancels(uuid[], timestamptz) is
 'Record that a cancel or deadline is delivered to its run at this point; once per run.
 Returns the checkpoints of those that were not delivered before. The caller holds the dispatch rows.';
+
+create or replace function perdure._normal_waits(waits jsonb)
+returns jsonb
+language sql
+stable
+strict
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  -- a time is read once, with the settings of whoever wrote it: 12/31/2030 or tomorrow mean something else elsewhere
+  select jsonb_agg(
+    w.wait || case
+      when w.wait ->> 'until' is null then '{}' else jsonb_build_object('until', (w.wait ->> 'until')::timestamptz)
+    end
+    order by w.ordinality)
+  from jsonb_array_elements(_normal_waits.waits) with ordinality as w (wait, ordinality)
+$$;
+comment on function perdure._normal_waits(jsonb) is 'Write the times of waits as ISO 8601, which every session reads alike.';
 
 create or replace function perdure._ready_at(waits jsonb)
 returns timestamptz
@@ -246,7 +264,7 @@ begin
       a.run_id,
       l.is_let_go,
       case when not l.is_let_go then suspend_runs.worker_id end as worker_id,
-      case when l.is_let_go then a.waits end as waits,
+      case when l.is_let_go then perdure._normal_waits(a.waits) end as waits,
       perdure._ready_at(a.waits) as ready_at
     from jsonb_to_recordset(suspend_runs.suspensions) as a (run_id uuid, waits jsonb)
     cross join lateral (

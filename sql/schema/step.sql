@@ -18,7 +18,7 @@ create table perdure.step (
   constraint step_kind_is_known check (
     kind in ('step', 'transaction', 'sql', 'value', 'signal', 'sleep', 'timer', 'cancel', 'started')
   ),
-  constraint step_key_is_short_and_not_empty check (length(key) between 1 and 1000),
+  constraint step_key_has_1_to_1000_bytes check (octet_length(key) between 1 and 1000),
   constraint step_has_a_result_or_an_error_not_both check (result is null or error is null),
   constraint step_without_result_and_error_is_a_wait check (
     result is not null or error is not null or kind in ('signal', 'sleep', 'timer')

@@ -15,6 +15,7 @@ import pytest
 from driver.fake_engine import FakeEngine, Store, carry, carry_once, execution_of
 from perdure import AsyncRun, Misuse, Retry, Signal, StepFailed, TimedOut, Value, Workflow, step
 from perdure._execution import Execution
+from perdure._ledger import Ledger
 
 GO = Signal("go", int)
 DAY = timedelta(days=1)
@@ -555,3 +556,15 @@ def test_a_lambda_has_no_name_to_be_a_step() -> None:
     fn = lambda: 1  # noqa: E731
     with pytest.raises(Misuse, match="lambda"):
         step_name(fn, step_options(fn))
+
+
+async def test_whoever_holds_the_ledger_hears_of_the_last_answer() -> None:
+    """A look that met a failed try under way held the ledger for ever: the try's answer told nobody."""
+    told: list[str] = []
+    ledger = Ledger(0, lambda: told.append("settled"))
+    first, second = await ledger.turn(), await ledger.turn()
+    ledger.hold()
+    ledger.answered(first)
+    assert told == []
+    ledger.answered(second)
+    assert told == ["settled"]

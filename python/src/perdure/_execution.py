@@ -68,7 +68,7 @@ class Execution:
         self.loop: RunLoop = new_loop(self, claimed.begun_at.timestamp())
         self.main: asyncio.Task[Any] | None = None
         self._history = History(claimed)
-        self.ledger = Ledger(self._history.last_ordinal)
+        self.ledger = Ledger(self._history.last_ordinal, self.schedule)
         self._delivery = Delivery(claimed, self.codec, self.ledger, self._history, self.loop)
         self._asked: list[Request] = []
         self._withdrawn: list[Request] = []
@@ -352,6 +352,7 @@ class Execution:
 
     def forget(self) -> None:
         """Let go of everything, so that it is freed without the collector."""
+        self.ledger.close()
         self.loop.close()
         self._waits.drop()
         self._delivery.clear()

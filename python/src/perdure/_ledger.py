@@ -8,13 +8,15 @@ it; while the ledger is held (the engine itself chooses the next ordinal) nothin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Ledger:
     """Ordinals, and the saves that are under way."""
 
-    def __init__(self, last_ordinal: int) -> None:
+    def __init__(self, last_ordinal: int, settled: Callable[[], None]) -> None:
         self.last = last_ordinal
+        self._settled = settled
         self.sent: dict[int, None] = {}
         self._is_held = False
         self._queue: list[asyncio.Future[None]] = []
@@ -32,6 +34,8 @@ class Ledger:
     def answered(self, ordinal: int) -> None:
         """Note that this save needs no more waiting for, whatever became of it."""
         self.sent.pop(ordinal, None)
+        if self._is_held and not self.sent:  # whoever holds it waited for this
+            self._settled()
 
     def is_blocked(self, ordinal: int) -> bool:
         """Tell whether an earlier save is still under way."""
@@ -40,6 +44,10 @@ class Ledger:
     def hold(self) -> None:
         """Hand over nothing more until `free`."""
         self._is_held = True
+
+    def close(self) -> None:
+        """Let go of whoever is told."""
+        self._settled = lambda: None
 
     def free(self) -> None:
         """Let the saves that waited go on."""
