@@ -84,6 +84,7 @@ as $$
 declare
   v_bad text;
 begin
+  perform perdure._check_array('suspensions', _check_waits.suspensions);
   -- what is refused here would otherwise never wake, or fail in every claim that meets it
   select format('run %s: %s', a.run_id, coalesce(b.wait::text, a.waits::text, 'no waits')) into v_bad
   from jsonb_to_recordset(_check_waits.suspensions) as a (run_id uuid, waits jsonb)
