@@ -156,7 +156,7 @@ set search_path = pg_catalog, pg_temp
 as $$ select perdure._ask_one(cancel.run_id, 'cancel', cancel.reason, cancel.grace) $$;
 comment on function perdure.cancel(uuid, text, interval) is
 'Ask a run to end: it is told at its next await, and may clean up until the grace has passed.
-A run that no worker ever took ends at once. Returns accepted, duplicate or finished.
+A run that no worker ever took ends as soon as anybody ticks or claims. Returns accepted, duplicate or finished.
 Raises PD001 for an unknown run, 22023 for a negative grace. Locks nothing of the run.';
 
 create or replace function perdure.cancel_many(
@@ -204,7 +204,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$ select perdure._ask_one(pause.run_id, 'pause', pause.reason, null) $$;
 comment on function perdure.pause(uuid, text) is
-'Keep a run from going on until it is resumed; a worker that holds it lets go at its next save.
+'Keep a run from going on until it is resumed.
+A worker that holds it hears of it at its next beat, begins no further step, and lets go once those in flight are saved.
 Returns accepted or duplicate. Raises PD001 for an unknown run, PD003 for an ended one. Locks nothing of the run.';
 
 create or replace function perdure.pause_many(run_ids uuid[], reason text default null)

@@ -23,15 +23,16 @@ declare
     when _retry_at.policy ? 'max_attempts' then (_retry_at.policy ->> 'max_attempts')::double precision else 4
   end;
 begin
-  if v_delay < 0 or v_factor not between 0 and 1000 or v_max_delay < 0 or v_jitter not between 0 and 1
+  if v_delay < 0 or v_factor not between 1 and 1000 or v_max_delay < 0 or v_jitter not between 0 and 1
     or v_max_attempts < 1 then
     raise exception 'the retry policy is out of range'
       using errcode = '22023',
             detail = format('It is %s.', _retry_at.policy),
-            hint = 'delay and max_delay are seconds from 0, factor 0 to 1000, jitter 0 to 1, max_attempts from 1 or null.';
+            hint = 'delay and max_delay are seconds from 0, factor 1 to 1000, jitter 0 to 1, max_attempts from 1 or null.';
   end if;
   if _retry_at.attempt >= v_max_attempts
-    or v_types && (v_stop_on || array['TypeError', 'AssertionError', 'DoNotRetry']) then
+    or v_types && (v_stop_on || array[
+      'TypeError', 'AssertionError', 'DoNotRetry', 'EncodingFailed', 'DecodingFailed', 'Misuse']) then
     return null;
   end if;
   if _retry_at.error ->> 'retry_after' is not null then  -- the error knows better than the policy

@@ -1,4 +1,4 @@
--- pg_cron keeps the engine ticking when no worker is alive. Invokers, because a job belongs to the
+-- Invariant: a job of pg_cron only calls tick, which anybody may do at any time. Invokers, because a job belongs to the
 -- login role that scheduled it: a job of a role without login fails for ever.
 -- Job names contain schema and database: one pg_cron serves all databases of its server.
 

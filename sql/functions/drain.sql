@@ -73,38 +73,6 @@ comment on function perdure._apply_act(uuid, text, interval, timestamptz) is
 'Apply an act to a run whose dispatch row the caller holds. Returns accepted, duplicate or finished.';
 
 create or replace function perdure._apply_acts(run_ids uuid[])
-returns integer
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now constant timestamptz := perdure._now();
-  v_act perdure.act;
-  v_answer text;
-  v_applied integer := 0;
-begin
-  for v_act in
-    select a.* from perdure.act as a
-    where a.run_id = any(_apply_acts.run_ids) and a.applied_at is null
-    order by a.run_id, a.asked_at, a.act_id
-  loop
-    v_answer := perdure._apply_act(v_act.run_id, v_act.act, v_act.grace, v_now);
-    update perdure.act as a
-    set applied_at = v_now, answer = v_answer
-    where a.run_id = v_act.run_id and a.act_id = v_act.act_id;
-    if v_answer <> 'accepted' then
-      perform perdure._audit('drop_' || v_act.act, v_act.run_id, v_act.reason, jsonb_build_object('answer', v_answer));
-    end if;
-    v_applied := v_applied + 1;
-  end loop;
-  return v_applied;
-end;
-$$;
-comment on function perdure._apply_acts(uuid[]) is
-'Answer all pending acts of runs whose dispatch rows the caller holds, in the order asked; drop what no longer fits.';
-
-create or replace function perdure._drop_late_acts(run_ids uuid[])
 returns void
 language plpgsql
 volatile
@@ -113,23 +81,27 @@ as $$
 declare
   v_now constant timestamptz := perdure._now();
   v_act perdure.act;
+  v_answer text;
 begin
   for v_act in
     select a.* from perdure.act as a
-    where a.run_id = any(_drop_late_acts.run_ids) and a.applied_at is null
-      and exists (select from perdure.outcome as o where o.run_id = a.run_id)
+    where a.run_id = any(_apply_acts.run_ids) and a.applied_at is null
     order by a.run_id, a.asked_at, a.act_id
-    for update of a skip locked
+    for update skip locked  -- of an ended run nobody holds the dispatch row
   loop
+    v_answer := perdure._apply_act(v_act.run_id, v_act.act, v_act.grace, v_now);
     update perdure.act as a
-    set applied_at = v_now, answer = 'finished'
+    set applied_at = v_now, answer = v_answer
     where a.run_id = v_act.run_id and a.act_id = v_act.act_id;
-    perform perdure._audit('drop_' || v_act.act, v_act.run_id, v_act.reason, '{"answer": "finished"}');
+    if v_answer <> 'accepted' then
+      perform perdure._audit('drop_' || v_act.act, v_act.run_id, v_act.reason, jsonb_build_object('answer', v_answer));
+    end if;
   end loop;
 end;
 $$;
-comment on function perdure._drop_late_acts(uuid[]) is
-'Answer what was asked of runs that have ended: a retry must not meet the cancel of its former life.';
+comment on function perdure._apply_acts(uuid[]) is
+'Answer all pending acts of runs whose dispatch rows the caller holds, or that have ended, in the order asked.
+What no longer fits is dropped: a retry must not meet the cancel of its former life.';
 
 create or replace function perdure._told_runs(max_runs integer)
 returns uuid[]
@@ -209,7 +181,7 @@ begin
     );
   perform perdure._free_successors(v_held, v_now);
 
-  perform perdure._drop_late_acts(v_told);
+  perform perdure._apply_acts(array(select o.run_id from perdure.outcome as o where o.run_id = any(v_told)));
 
   -- wakes of runs that have ended
   delete from perdure.wake as w

@@ -198,9 +198,7 @@ declare
 begin
   select r.* into v_run from perdure.runs as r where r.run_id = explain.run_id;
   if not found then
-    raise exception 'run "%" is not known', explain.run_id
-      using errcode = 'PD001',  -- run_not_found
-            hint = 'It may have been started in a transaction that is still open or was rolled back.';
+    perform perdure._raise_refused(explain.run_id, 'explain', 'PD001', null);
   end if;
   v_name := format('Run %s of workflow "%s"%s', v_run.run_id, v_run.workflow,
     coalesce(' with key "' || v_run.key || '"', ''));

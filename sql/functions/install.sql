@@ -1,4 +1,4 @@
--- What is installed.
+-- Invariant: this literal is the version of the functions; the build, the package and the changelog agree with it.
 
 create or replace function perdure.version()
 returns text

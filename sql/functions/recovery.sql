@@ -17,7 +17,8 @@ begin
     -- the first timeline is the install's own: nothing has failed over yet
     v_since := case when exists (select from perdure.timeline) then _note_timeline.now else '-infinity' end;
     begin
-      lock table perdure.timeline in share row exclusive mode nowait;
+      -- excludes another note, not the ticks that update the row
+      lock table perdure.timeline in share update exclusive mode nowait;
       insert into perdure.timeline (timeline, since)
       values (v_timeline, v_since)
       on conflict on constraint timeline_pkey do nothing;
@@ -63,7 +64,7 @@ comment on function perdure._is_dead(uuid, timestamptz, timestamptz) is
 For min(lease, 5 s) after calm_since, a restart or a failover of the server, nobody is dead: all reconnect first.';
 
 create or replace function perdure._bury_workers(now timestamptz)
-returns integer
+returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -91,10 +92,9 @@ begin
     where not exists (select from perdure.worker as w where w.worker_id = o.worker_id)
     for update skip locked
   );
-  return coalesce(cardinality(v_dead), 0);
 end;
 $$;
-comment on function perdure._bury_workers(timestamptz) is 'Forget dead workers. Returns how many were suspected.';
+comment on function perdure._bury_workers(timestamptz) is 'Forget dead workers.';
 
 create or replace function perdure._take_back_orphans(now timestamptz)
 returns integer

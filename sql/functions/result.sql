@@ -33,9 +33,7 @@ begin
   select o.* into v_outcome from perdure.outcome as o where o.run_id = result.run_id;
   if not found then
     if not exists (select from perdure.run as r where r.run_id = result.run_id) then
-      raise exception 'run "%" is not known', result.run_id
-        using errcode = 'PD001',  -- run_not_found
-              hint = 'It may have been started in a transaction that is still open or was rolled back.';
+      perform perdure._raise_refused(result.run_id, 'result', 'PD001', null);
     end if;
     raise exception 'run "%" has not finished', result.run_id
       using errcode = 'PD007',  -- not_finished

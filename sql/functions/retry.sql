@@ -99,7 +99,7 @@ begin
   perform perdure._raise_refused(retry.run_id, 'retry', v_rule.error, v_state);
 
   perform perdure._check_key_is_free(retry.run_id);
-  perform perdure._drop_late_acts(array[retry.run_id]);
+  perform perdure._apply_acts(array[retry.run_id]);
   delete from perdure.outcome as o where o.run_id = retry.run_id returning o.* into v_outcome;
   if not found then
     return 'duplicate';  -- a rival retry was faster

@@ -62,7 +62,7 @@ begin
   if put_queue.retention < interval '0' then
     raise exception 'retention of queue "%" must not be negative', put_queue.name
       using errcode = '22023',
-            hint = 'Pass an interval such as ''7 days'', or null for the default of the install.';
+            hint = 'Pass an interval such as ''7 days'', or null to keep them.';
   end if;
   insert into perdure.queue as q (name, retention, created_at)
   values (put_queue.name, put_queue.retention, v_now)
@@ -72,5 +72,5 @@ begin
 end;
 $$;
 comment on function perdure.put_queue(text, interval) is
-'Make a queue, or change how long its ended runs are kept.
+'Make a queue, or note how long its ended runs are to be kept; nothing removes them yet.
 Raises 22023 for a bad name or a negative retention. Locks the queue''s row.';

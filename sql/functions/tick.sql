@@ -1,6 +1,5 @@
 -- Invariant: a tick may be called by anybody at any time, by many at once: each part locks without waiting and does
--- a bounded amount of work; what it leaves is done by the next one. Called as one transaction, or part by part by
--- run_ticks.
+-- a bounded amount of work; what it leaves is done by the next one. It is one transaction.
 -- Lock order: as each part says.
 
 create or replace function perdure._end_overdue(now timestamptz)

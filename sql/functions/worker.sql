@@ -233,7 +233,6 @@ begin
   end if;
   return jsonb_build_object(
     'timeline', perdure._timeline(),
-    'stop', false,
     'reconcile', v_disagreements >= 2,
     'runs', coalesce(v_told, '[]'));
 end;
@@ -243,7 +242,7 @@ comment on function perdure.beat(uuid, integer, jsonb) is
 activity is an array of objects with run_id, key, since, progress. Returns an object: timeline of the server; reconcile,
 true after two beats in a row that disagree about the number held (ask worker_runs then); runs that were told
 something since they were claimed, each with run_id, claim, cancel, is_paused, is_told.
-Raises PD002 where the worker is not registered. Locks its own heartbeat only.';
+Raises PD002 where the worker is not registered, 22023 for activity that is no array. Locks its own heartbeat only.';
 
 create or replace function perdure.worker_runs(worker_id uuid)
 returns table (run_id uuid, claim uuid)

@@ -1,4 +1,5 @@
--- Invariant: one narrow row per unfinished run, the only row of the engine that changes. Clients never touch it.
+-- Invariant: one narrow row per unfinished run, the only row of a run that changes again and again. Clients only
+-- insert it.
 -- Lock order: worker, then dispatch by run_id, never waiting (skip locked), then inserts, then wake.
 -- The state is derived: worker_id set = running; else ready_at says it (due = ready, ahead = asleep or backing off,
 -- infinity = waits to be told), and waits says for what.
@@ -29,7 +30,7 @@ create table perdure.dispatch (
 );
 
 comment on table perdure.dispatch is
-'Where a run stands: one narrow row per unfinished run, deleted at its end. The only table whose rows change.';
+'Where a run stands: one narrow row per unfinished run, changed as it goes on and deleted at its end.';
 comment on column perdure.dispatch.run_id is 'The unfinished run.';
 comment on column perdure.dispatch.workflow is 'Copied from run, so that a claim reads one table.';
 comment on column perdure.dispatch.queue is 'Copied from run; with priority it names the lane.';

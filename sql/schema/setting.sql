@@ -41,7 +41,7 @@ create table perdure.audit (
   constraint audit_pkey primary key (audit_id)
 );
 
-comment on table perdure.audit is 'Who asked for what, and what was removed by it; kept longer than the runs.';
+comment on table perdure.audit is 'Who asked for what, and what was removed by it.';
 comment on column perdure.audit.audit_id is 'UUIDv7.';
 comment on column perdure.audit.act is 'What was done.';
 comment on column perdure.audit.run_id is 'Run that it concerned; null for acts on the install.';

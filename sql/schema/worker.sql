@@ -69,7 +69,7 @@ create table perdure.queue (
 
 comment on table perdure.queue is 'Known queues.';
 comment on column perdure.queue.name is 'Name by which workers take from it.';
-comment on column perdure.queue.retention is 'How long ended runs are kept; null: the install''s default.';
+comment on column perdure.queue.retention is 'How long ended runs are to be kept; null: for good. Nothing removes them yet.';
 comment on column perdure.queue.created_at is 'When it was made.';
 
 insert into perdure.queue (name, created_at) values ('default', clock_timestamp());

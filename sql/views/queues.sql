@@ -63,4 +63,4 @@ comment on column perdure.queues.paused is 'Runs that are paused.';
 comment on column perdure.queues.cancelling is 'Runs that were told to end and that no worker holds.';
 comment on column perdure.queues.oldest_ready_at is 'Since when the first of the ready runs is ready.';
 comment on column perdure.queues.oldest_ready_age is 'How long that is.';
-comment on column perdure.queues.retention is 'How long its ended runs are kept; null: the default.';
+comment on column perdure.queues.retention is 'How long its ended runs are to be kept; null: for good. Nothing removes them yet.';

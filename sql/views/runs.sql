@@ -22,11 +22,9 @@ select
   d.worker_id,
   d.claim,
   d.claimed_at,
-  d.told_at,
   d.waits,
   d.cancel,
   d.recoveries,
-  d.max_recoveries,
   d.is_paused,
   d.predecessor_id
 from perdure.dispatch as d;
@@ -42,11 +40,9 @@ comment on column perdure._unfinished.ends_at is 'Its deadline, or the end of it
 comment on column perdure._unfinished.worker_id is 'Worker that holds it.';
 comment on column perdure._unfinished.claim is 'Token of its latest claim.';
 comment on column perdure._unfinished.claimed_at is 'When it was claimed last.';
-comment on column perdure._unfinished.told_at is 'Since when its worker has something to look at.';
 comment on column perdure._unfinished.waits is 'What it waits for.';
 comment on column perdure._unfinished.cancel is 'How it has to end, if it has to.';
 comment on column perdure._unfinished.recoveries is 'Deaths of its workers in a row.';
-comment on column perdure._unfinished.max_recoveries is 'How many of them it survives.';
 comment on column perdure._unfinished.is_paused is 'Whether nobody may take it.';
 comment on column perdure._unfinished.predecessor_id is 'Run that has to end first.';
 

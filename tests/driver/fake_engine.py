@@ -30,12 +30,12 @@ from perdure._engine import (
     Checkpoint,
     Claimed,
     FailedTry,
+    LetGo,
     Recorded,
     RetryDue,
     Save,
     StillWaiting,
     SuspendAnswer,
-    Suspended,
     Wait,
 )
 from perdure._errors import ClaimLost
@@ -231,6 +231,9 @@ class FakeEngine:
             "TypeError",
             "AssertionError",
             "DoNotRetry",
+            "EncodingFailed",
+            "DecodingFailed",
+            "Misuse",
         }:
             final = Checkpoint(
                     attempt.ordinal,
@@ -260,7 +263,7 @@ class FakeEngine:
             assert waits, "a run suspends on something"
             row.claim, row.waits = None, list(waits)
             row.ready_at = min((w.until for w in waits if w.until is not None), default=None)
-            answer = Suspended()
+            answer = LetGo()
         await self._commit()
         return answer
 

@@ -13,7 +13,7 @@ CREATE FUNCTION perdure._apply_act(run_id uuid, act text, grace interval, now ti
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._apply_acts(run_ids uuid[]) RETURNS integer
+CREATE FUNCTION perdure._apply_acts(run_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -38,8 +38,13 @@ CREATE FUNCTION perdure._because(reason text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._bury_workers(now timestamp with time zone) RETURNS integer
+CREATE FUNCTION perdure._bury_workers(now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._bytes(payload jsonb) RETURNS integer
+    LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -54,12 +59,17 @@ CREATE FUNCTION perdure._check_array(what text, list jsonb) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._check_interval(what text, duration interval) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._check_isolation() RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._check_key_is_free(run_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -89,12 +99,12 @@ CREATE FUNCTION perdure._check_payload(what text, payload jsonb) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._check_times(start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -119,7 +129,7 @@ CREATE TABLE perdure.step (
     CONSTRAINT step_consumes_a_signal_only_as_a_wait CHECK (((signal_id IS NULL) OR (kind = 'signal'::text))),
     CONSTRAINT step_fingerprint_has_16_bytes CHECK ((octet_length(fingerprint) = 16)),
     CONSTRAINT step_has_a_result_or_an_error_not_both CHECK (((result IS NULL) OR (error IS NULL))),
-    CONSTRAINT step_key_is_short_and_not_empty CHECK (((length(key) >= 1) AND (length(key) <= 1000))),
+    CONSTRAINT step_key_has_1_to_1000_bytes CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1000))),
     CONSTRAINT step_kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'transaction'::text, 'sql'::text, 'value'::text, 'signal'::text, 'sleep'::text, 'timer'::text, 'cancel'::text, 'started'::text]))),
     CONSTRAINT step_without_result_and_error_is_a_wait CHECK (((result IS NOT NULL) OR (error IS NOT NULL) OR (kind = ANY (ARRAY['signal'::text, 'sleep'::text, 'timer'::text]))))
 )
@@ -175,11 +185,6 @@ CREATE FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp with time
 
 CREATE FUNCTION perdure._distance(a text, b text) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$…$$;
-
-CREATE FUNCTION perdure._drop_late_acts(run_ids uuid[]) RETURNS void
-    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -247,11 +252,9 @@ CREATE VIEW perdure._unfinished AS
     d.worker_id,
     d.claim,
     d.claimed_at,
-    d.told_at,
     d.waits,
     d.cancel,
     d.recoveries,
-    d.max_recoveries,
     d.is_paused,
     d.predecessor_id
    FROM perdure.dispatch d;
@@ -580,6 +583,11 @@ CREATE FUNCTION perdure._nearest(word text, known text[]) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._normal_waits(waits jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._note_progress(run_ids uuid[]) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -687,6 +695,11 @@ CREATE FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, ru
 
 CREATE FUNCTION perdure._timeline() RETURNS integer
     LANGUAGE sql PARALLEL RESTRICTED
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._told_runs(max_runs integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -822,16 +835,19 @@ CREATE FUNCTION perdure.pause_many(run_ids uuid[], reason text DEFAULT NULL::tex
 CREATE FUNCTION perdure.put_queue(name text, retention interval DEFAULT NULL::interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.put_setting(name text, value jsonb, reason text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.put_workflow(name text, queue text DEFAULT 'default'::text, timeout interval DEFAULT NULL::interval, max_recoveries integer DEFAULT 10) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.read_steps(run_id uuid, after integer DEFAULT 0, max_bytes integer DEFAULT 262144) RETURNS jsonb
@@ -854,6 +870,7 @@ CREATE FUNCTION perdure.recover() RETURNS integer
 CREATE FUNCTION perdure.register_worker(queues text[], workflows text[], name text DEFAULT NULL::text, version text DEFAULT NULL::text, lease interval DEFAULT '00:00:30'::interval, is_direct boolean DEFAULT false) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.release_runs(worker_id uuid, releases jsonb) RETURNS TABLE(run_id uuid, answer text)
@@ -1520,7 +1537,7 @@ CREATE TABLE perdure.step_<period> (
     CONSTRAINT step_consumes_a_signal_only_as_a_wait CHECK (((signal_id IS NULL) OR (kind = 'signal'::text))),
     CONSTRAINT step_fingerprint_has_16_bytes CHECK ((octet_length(fingerprint) = 16)),
     CONSTRAINT step_has_a_result_or_an_error_not_both CHECK (((result IS NULL) OR (error IS NULL))),
-    CONSTRAINT step_key_is_short_and_not_empty CHECK (((length(key) >= 1) AND (length(key) <= 1000))),
+    CONSTRAINT step_key_has_1_to_1000_bytes CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1000))),
     CONSTRAINT step_kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'transaction'::text, 'sql'::text, 'value'::text, 'signal'::text, 'sleep'::text, 'timer'::text, 'cancel'::text, 'started'::text]))),
     CONSTRAINT step_without_result_and_error_is_a_wait CHECK (((result IS NOT NULL) OR (error IS NOT NULL) OR (kind = ANY (ARRAY['signal'::text, 'sleep'::text, 'timer'::text]))))
 );
@@ -1563,7 +1580,7 @@ CREATE TABLE perdure.step_old (
     CONSTRAINT step_consumes_a_signal_only_as_a_wait CHECK (((signal_id IS NULL) OR (kind = 'signal'::text))),
     CONSTRAINT step_fingerprint_has_16_bytes CHECK ((octet_length(fingerprint) = 16)),
     CONSTRAINT step_has_a_result_or_an_error_not_both CHECK (((result IS NULL) OR (error IS NULL))),
-    CONSTRAINT step_key_is_short_and_not_empty CHECK (((length(key) >= 1) AND (length(key) <= 1000))),
+    CONSTRAINT step_key_has_1_to_1000_bytes CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1000))),
     CONSTRAINT step_kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'transaction'::text, 'sql'::text, 'value'::text, 'signal'::text, 'sleep'::text, 'timer'::text, 'cancel'::text, 'started'::text]))),
     CONSTRAINT step_without_result_and_error_is_a_wait CHECK (((result IS NOT NULL) OR (error IS NOT NULL) OR (kind = ANY (ARRAY['signal'::text, 'sleep'::text, 'timer'::text]))))
 );
@@ -2078,6 +2095,8 @@ REVOKE ALL ON FUNCTION perdure._because(reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._bury_workers(now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._bytes(payload jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._caller() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_array(what text, list jsonb) FROM PUBLIC;
@@ -2085,6 +2104,8 @@ REVOKE ALL ON FUNCTION perdure._check_array(what text, list jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._check_interval(what text, duration interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_isolation() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._check_key_is_free(run_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_kind(kind text) FROM PUBLIC;
 
@@ -2119,8 +2140,6 @@ REVOKE ALL ON FUNCTION perdure._default_of(workflow text, queue text) FROM PUBLI
 REVOKE ALL ON FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_by_act(run_id uuid, act text, status text) FROM PUBLIC;
 
@@ -2190,6 +2209,8 @@ REVOKE ALL ON FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boo
 
 REVOKE ALL ON FUNCTION perdure._nearest(word text, known text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._normal_waits(waits jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._note_progress(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._note_tick(now timestamp with time zone) FROM PUBLIC;
@@ -2233,6 +2254,8 @@ REVOKE ALL ON FUNCTION perdure._take_back_orphans(now timestamp with time zone) 
 REVOKE ALL ON FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, run_id uuid, on_duplicate text, OUT taken_by uuid, OUT is_new boolean, OUT predecessor_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._told_runs(max_runs integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._truncate_wake() FROM PUBLIC;
 

@@ -335,7 +335,10 @@ def test_a_storm_leaves_every_run_ended_and_every_step_once(database: Database) 
             thread.join(timeout=10)
 
     assert storm.errors == Counter(), "no deadlock, no conflict, nobody waited for too long"
-    assert database.value("select string_agg(invariant || ' ' || run_id, ', ') from perdure.violations") is None
+    assert (
+        database.value("select string_agg(concat_ws(' ', invariant, run_id, detail), ', ') from perdure.violations")
+        is None
+    )
     assert database.value("select count(*) from perdure.run") == len(storm.started)
     assert database.value("select count(*) from perdure.outcome") == len(storm.started) > 50
     # the steps of those that completed are exact; the ledger agrees with the checkpoints, for all

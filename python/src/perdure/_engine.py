@@ -3,8 +3,8 @@
 Invariants of this file:
 
 * The execution never speaks SQL and never opens a connection; the worker never runs workflow code.
-* Every method of `Engine` is called on the worker's own event loop and returns only after the
-  COMMIT was acknowledged. `busy` is sent again inside it; the caller never sees it.
+* Every method of `Engine` is called on the worker's own event loop; one that saves returns only after
+  the COMMIT was acknowledged, `save_in_transaction` aside, whose COMMIT the caller makes. `busy` is sent again inside it; the caller never sees it.
 * A method whose answer is "lost" raises `ClaimLost`; the execution then drops all it holds in
   memory and saves nothing more.
 * What a `Checkpoint` holds is what the database recorded, never what was sent: the parsed jsonb,
@@ -126,8 +126,8 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspended:
-    """The run waits in the database; its claim is gone."""
+class LetGo:
+    """The claim is gone: the run waits in the database, or ended meanwhile by an act of somebody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +147,7 @@ class StillWaiting:
     """Only with `keep`: nothing has come, the claim is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The run ended meanwhile, by an act of somebody else."""
-
-    status: str | None = None
-
-
-SuspendAnswer = Suspended | Answered | RetryDue | StillWaiting | Ended
+SuspendAnswer = LetGo | Answered | RetryDue | StillWaiting
 
 
 class Engine(Protocol):

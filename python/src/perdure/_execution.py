@@ -5,7 +5,7 @@ Invariants (the numbers are of the rules in the driver's design):
 * Workflow code runs only inside `_advance`, which is called from plain callbacks of the worker's
   loop (1); what it asks for takes effect when it is at rest (3).
 * Nothing new starts while a recorded result is due (5).
-* The run is given up in one place, `_Ending` says how; after that nothing is started or delivered.
+* The run is given up in one place, `Ending` says how; after that nothing is started or delivered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, ClassVar
 
 from ._codec import Codec
 from ._delivery import Delivery
@@ -50,6 +50,9 @@ class ExecutionOptions:
 class Execution:
     """One claimed run in memory."""
 
+    in_code: ClassVar[tuple[Execution, datetime] | None] = None
+    """Whose workflow code runs at this moment, and since when: the beat's thread looks at it."""
+
     def __init__(
         self, claimed: Claimed, workflow: Workflow[Any, Any], options: ExecutionOptions, engine: Engine
     ) -> None:
@@ -64,7 +67,7 @@ class Execution:
         self.is_dropped = False
         self.is_unwinding = False
         self.pause_reason: str | None = None
-        self.unawaited: dict[asyncio.Future[Any], None] = {}
+        self.unawaited: dict[Pending[Any], None] = {}
         self.loop: RunLoop = new_loop(self, claimed.begun_at.timestamp())
         self.main: asyncio.Task[Any] | None = None
         self._history = History(claimed)
@@ -88,13 +91,13 @@ class Execution:
         self._worker_loop = asyncio.get_running_loop()
         self._end = self._worker_loop.create_future()
         if self.is_dropped:
-            self.finish(Ending.DROPPED)
+            self.finish(Ending.GONE)
         self.schedule()
         try:
             ending = await self._end
         except asyncio.CancelledError:
             self.drop()
-            await conclude(self, Ending.DROPPED)
+            await conclude(self, Ending.GONE)
             raise
         await conclude(self, ending)
 
@@ -116,7 +119,7 @@ class Execution:
         for call in list(self.calls):
             call.drop()
         self._waits.drop()
-        self.finish(Ending.DROPPED)
+        self.finish(Ending.GONE)
 
     @property
     def running(self) -> list[tuple[str, datetime, Any]]:
@@ -238,6 +241,7 @@ class Execution:
         self._is_scheduled = False
         if self._end is None or self._end.done():
             return
+        Execution.in_code = (self, datetime.now(timezone.utc))
         try:
             self._advance()
         except (StepConflict, DecodingFailed, Misuse) as error:
@@ -247,6 +251,8 @@ class Execution:
         except Exception as error:
             logger.exception("in workflow %s, run %s", self.workflow.name, self.claimed.run_id)
             self.stop(f"the driver failed: {type(error).__name__}: {error}")
+        finally:
+            Execution.in_code = None
 
     def _advance(self) -> None:
         if self.main is None and not self.is_stopping:

@@ -25,7 +25,12 @@ def hints_of(owner: Any, local_names: dict[str, Any] | None = None) -> dict[str,
 
 
 def return_type(fn: Callable[..., Any]) -> Any:
-    """Return the resolved return annotation of a step's function, or Any."""
+    """Return the resolved return annotation of a function, or Any."""
+    return annotation_of(fn, "return")
+
+
+def annotation_of(fn: Callable[..., Any], name: str) -> Any:
+    """Return one resolved annotation of a function, or Any; the others need not be readable."""
     fn = getattr(fn, "func", fn)
     fn = getattr(fn, "__func__", fn)
     if not hasattr(fn, "__annotations__") and not isinstance(fn, type):
@@ -34,15 +39,15 @@ def return_type(fn: Callable[..., Any]) -> Any:
         raw = getattr(fn, "__annotations__", {})
     except NameError as error:  # evaluated late, since 3.14
         raise Unresolved(f"annotations of {fn!r} cannot be read ({error}); define the type at module level") from None
-    if "return" not in raw:
+    if name not in raw:
         return Any
 
-    def only_return() -> None: ...
+    def only_this() -> None: ...
 
-    only_return.__annotations__ = {"return": raw["return"]}
-    only_return.__qualname__ = getattr(fn, "__qualname__", repr(fn))
+    only_this.__annotations__ = {name: raw[name]}
+    only_this.__qualname__ = getattr(fn, "__qualname__", repr(fn))
     names = {**getattr(fn, "__globals__", {}), **_closure(fn)}
-    return hints_of(only_return, names)["return"]
+    return hints_of(only_this, names)[name]
 
 
 def _closure(fn: Any) -> dict[str, Any]:

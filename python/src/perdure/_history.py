@@ -30,8 +30,8 @@ def started_key(key: str) -> str:
 class Request:
     """What a run asked for: reserved at the call, effective at rest, settled by a checkpoint.
 
-    `number` counts the uses of its name. `value` is what a step returned, decoded, when it ran here;
-    else `decode` makes it from the checkpoint. `call` is the step under way.
+    `number` counts the uses of its name. `text` is a value's JSON. `decode` makes what a wait returns from its
+    checkpoint. `target` is who awaits it, `call` the step under way, `retry_at` when that is tried again.
     """
 
     __slots__ = (

@@ -17,9 +17,6 @@ from ._errors import Misuse
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# The driver's own errors that no policy retries, beside those that the database never retries.
-_NEVER_AGAIN = ("EncodingFailed", "DecodingFailed", "Misuse")
-
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -51,7 +48,7 @@ class Retry:
             "factor": self.factor,
             "max_delay": self.max_delay.total_seconds(),
             "jitter": self.jitter,
-            "stop_on": [*_NEVER_AGAIN, *(error.__name__ for error in (*self.stop_on, *raises))],
+            "stop_on": [error.__name__ for error in (*self.stop_on, *raises)],
         }
 
     def once(self) -> Retry:
@@ -153,8 +150,8 @@ def step_name(fn: Callable[..., Any], options: StepOptions) -> str:
 
 def check_name(name: str, what: str) -> str:
     """Return the name, or raise Misuse when it cannot be (part of) a key."""
-    if not name or len(name) > 500 or name.startswith("~") or not name.isprintable():
-        raise Misuse(f"{what} has 1 to 500 printable characters and does not begin with '~': {name!r}")
+    if not name or len(name) > 200 or name.startswith("~") or not name.isprintable():
+        raise Misuse(f"{what} has 1 to 200 printable characters and does not begin with '~': {name!r}")
     return name
 
 

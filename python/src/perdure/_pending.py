@@ -34,13 +34,13 @@ class Pending(_Future[R]):
         self,
         label: str,
         loop: asyncio.AbstractEventLoop,
-        unawaited: dict[asyncio.Future[Any], None],
+        unawaited: dict[Pending[Any], None],
         withdraw: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(loop=loop)
         self.label = label
         self._withdraw = withdraw
-        self._unawaited: dict[asyncio.Future[Any], None] | None = unawaited
+        self._unawaited: dict[Pending[Any], None] | None = unawaited
         unawaited[self] = None
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -93,7 +93,7 @@ class Race(Pending[tuple[str, Any]]):
         self,
         racers: Mapping[str, asyncio.Future[Any]],
         loop: asyncio.AbstractEventLoop,
-        unawaited: dict[asyncio.Future[Any], None],
+        unawaited: dict[Pending[Any], None],
     ) -> None:
         super().__init__(f"race of {', '.join(racers)}", loop, unawaited, self._cancel_racers)
         self._racers = dict(racers)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._errors import Misuse
-from ._hints import Unresolved, hints_of, return_type
+from ._hints import Unresolved, annotation_of
 from ._options import check_name
 
 if TYPE_CHECKING:
@@ -55,27 +55,24 @@ class Workflow(Generic[I, O]):
         parameters = list(inspect.signature(self.fn).parameters)
         if len(parameters) != 2:
             raise Misuse(f"workflow {self.name!r} takes the run and one input, not {len(parameters)} parameters")
-        annotations = dict(getattr(self.fn, "__annotations__", {}))
-        if parameters[1] not in annotations:
-            return Any
-
-        def only_input() -> None: ...
-
-        only_input.__annotations__ = {"return": annotations[parameters[1]]}
-        return self._resolved(only_input)
+        return self._resolved(self.fn, parameters[1])
 
     @cached_property
     def output_type(self) -> Any:
         """The function's return annotation, resolved; Any without one."""
-        return self._resolved(self.fn)
+        return self._resolved(self.fn, "return")
 
-    def _resolved(self, annotated: Callable[..., Any]) -> Any:
+    def _resolved(self, fn: Callable[..., Any], name: str) -> Any:
         try:
-            if annotated is self.fn:
-                return return_type(self.fn)
-            return hints_of(annotated, getattr(self.fn, "__globals__", {}))["return"]
+            return annotation_of(fn, name)
         except Unresolved as unresolved:
             raise Misuse(f"workflow {self.name!r}: {unresolved}") from None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what put_workflow takes."""
+        return {
+            "name": self.name, "queue": self.queue, "timeout": self.timeout, "max_recoveries": self.max_recoveries
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r}>"

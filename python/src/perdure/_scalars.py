@@ -99,6 +99,8 @@ def _zulu(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
+read_timestamp: Callable[[str], datetime] = _zulu(datetime.fromisoformat)
+
 _DURATION = re.compile(r"P(?:(-?\d+)D)?(?:T(?:(-?\d+)H)?(?:(-?\d+)M)?(?:(-?)(\d+)(?:\.(\d{1,6}))?S)?)?")
 
 
@@ -115,7 +117,7 @@ def _timedelta(data: Any) -> timedelta:
 
 SIMPLE: dict[Any, Decoder] = {
     Any: plain, object: plain, int: _int, float: _float, bool: _bool, str: _str, None: _none, type(None): _none,
-    datetime: parsed("a datetime", _zulu(datetime.fromisoformat)), date: parsed("a date", date.fromisoformat),
+    datetime: parsed("a datetime", read_timestamp), date: parsed("a date", date.fromisoformat),
     time: parsed("a time", _zulu(time.fromisoformat)), timedelta: _timedelta, UUID: parsed("a UUID", UUID),
     bytes: parsed("bytes (base64)", lambda t: base64.b64decode(t, validate=True)),
     bytearray: parsed("bytes (base64)", lambda t: bytearray(base64.b64decode(t, validate=True))),

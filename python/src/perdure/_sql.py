@@ -1,4 +1,4 @@
-"""Every statement of the driver: a call of one function, in named notation.
+"""Every statement of the driver about runs: a call of one function, in named notation.
 
 Invariants:
 

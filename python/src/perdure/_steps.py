@@ -5,7 +5,8 @@ Invariants:
 * A call is active from its start until its outcome is acknowledged, it is given up, or its last
   thread has ended, whichever is latest; a run neither ends nor suspends while one is active.
 * Once its outcome is on the way into the record it is not cancelled any more (but by a lost claim).
-* Retries are the database's: a failed try is told, and its answer obeyed.
+* Retries are the database's: a failed try is told, and its answer obeyed. Only a transaction that met another
+  one (a serialization failure, a deadlock, a lock) is begun anew here, and told of after the tenth time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import json
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -22,7 +24,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Protocol
 
-from ._codec import Codec, loads
+from ._codec import Codec
 from ._engine import Checkpoint, Claimed, Engine, FailedTry, Save
 from ._errors import ClaimLost
 from ._failures import error_text, interrupted_text
@@ -30,6 +32,7 @@ from ._history import STARTED_KIND, Request, started_key
 from ._ledger import Ledger
 from ._options import Retry, StepInfo, running_step
 from ._traits import StepTraits
+from ._transactions import transact
 
 logger = logging.getLogger("perdure")
 
@@ -182,8 +185,6 @@ class StepCall:
                 return
             self.started_at = host.engine.now()
             if plan.is_transaction:
-                from ._transactions import transact
-
                 await transact(self)
                 return
             text, value = await self.invoke(plan.fn)
@@ -244,7 +245,7 @@ class StepCall:
             raise asyncio.CancelledError
         what = f"result of step {request.key!r}"
         text = self.host.codec.encode(value, what)
-        return text, self.host.codec.decode(loads(text), plan.traits.result_type, what)
+        return text, self.host.codec.decode(json.loads(text), plan.traits.result_type, what)
 
     def _begin_info(self, plan: StepPlan) -> None:
         deadline = self.host.claimed.deadline
@@ -324,6 +325,10 @@ class StepCall:
         retry, raises = (Retry(), ()) if plan is None else (plan.retry, plan.traits.options.raises)
         if is_final or (request.plan is not None and request.plan.at_most_once):
             retry = retry.once()
+        logger.info(
+            "run %s, step %s, try %s fails: %s: %s",
+            host.claimed.run_id, request.key, self.attempt, type(error).__name__, error,
+        )  # fmt: skip
         text = error_text(error, host.codec, attempts=self.attempt)
         ordinal = await host.ledger.turn()
         attempt = FailedTry(

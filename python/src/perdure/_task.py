@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from ._errors import Misuse
-from ._hints import Unresolved, hints_of, return_type
 from ._options import Retry, step_name, step_options
 from ._registry import Workflow
 from ._run import AsyncRun
@@ -46,22 +45,9 @@ class Task(Workflow[I, O]):
     def input_type(self) -> Any:
         """The annotation of the function's parameter, resolved; Any without one."""
         (parameter,) = inspect.signature(self.step).parameters
-        annotations = getattr(self.step, "__annotations__", {})
-        if parameter not in annotations:
-            return Any
-
-        def only_input() -> None: ...
-
-        only_input.__annotations__ = {"return": annotations[parameter]}
-        try:
-            return hints_of(only_input, getattr(self.step, "__globals__", {}))["return"]
-        except Unresolved as unresolved:
-            raise Misuse(f"task {self.name!r}: {unresolved}") from None
+        return self._resolved(self.step, parameter)
 
     @cached_property
     def output_type(self) -> Any:
         """The function's return annotation, resolved; Any without one."""
-        try:
-            return return_type(self.step)
-        except Unresolved as unresolved:
-            raise Misuse(f"task {self.name!r}: {unresolved}") from None
+        return self._resolved(self.step, "return")

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from psycopg.rows import tuple_row
+
 from ._errors import ClaimLost, Error
 
 if TYPE_CHECKING:
@@ -74,8 +76,6 @@ def _sqlstate(error: BaseException) -> str | None:
 
 async def run_query(connection: Any, query: str, args: Mapping[str, Any]) -> Any:
     """Run a SQL step: one column gives its value, several an object, no row None."""
-    from psycopg.rows import tuple_row
-
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(query, args or None)
         if cursor.description is None:

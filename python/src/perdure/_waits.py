@@ -22,12 +22,10 @@ from ._engine import (
     Answered,
     Checkpoint,
     Claimed,
-    Ended,
     Engine,
     RetryDue,
     StillWaiting,
     SuspendAnswer,
-    Suspended,
     Wait,
 )
 from ._errors import ClaimLost
@@ -140,8 +138,7 @@ class Waits:
             self._look_after = task.get_loop().time() + _LOOK_PAUSE
             self.clear_alarm()  # to be set anew: the clocks may have moved
         else:
-            assert isinstance(answer, Suspended | Ended)
-            host.finish(Ending.SUSPENDED if isinstance(answer, Suspended) else Ending.ENDED)
+            host.finish(Ending.GONE)
         host.ledger.free()
         host.schedule()
 

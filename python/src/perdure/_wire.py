@@ -6,22 +6,19 @@ Times come back in UTC, so that what a run reads live and on replay is one value
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from json.encoder import encode_basestring as quote
 from typing import Any
 
 from ._engine import Checkpoint, Claimed, FailedTry, Save, Wait
+from ._scalars import read_timestamp
 from ._sql import to_json
-
-_FRACTION = re.compile(r"\.(\d{1,6})")
 
 
 def parse_time(text: str) -> datetime:
-    """Return a timestamp of jsonb, in UTC; Python 3.10 itself reads fractions of 3 or 6 digits only."""
-    padded = _FRACTION.sub(lambda found: "." + found[1].ljust(6, "0"), text, count=1)
-    return datetime.fromisoformat(padded).astimezone(timezone.utc)
+    """Return a timestamp of jsonb, in UTC."""
+    return read_timestamp(text).astimezone(timezone.utc)
 
 
 def checkpoint_of(found: Mapping[str, Any]) -> Checkpoint:

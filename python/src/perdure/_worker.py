@@ -25,7 +25,7 @@ import psycopg
 
 from . import _sql, _wire
 from ._backlog import RELEASE, Backlog, Call, Row
-from ._beat import INTERVAL, Beat, Registration, WorkflowRow
+from ._beat import INTERVAL, Beat, Registration
 from ._carrier import Carrier
 from ._connect import Connector
 from ._errors import ClaimLost, Misuse
@@ -89,8 +89,7 @@ class Worker:
         self._flusher = Flusher(schema, lambda: self._connector.open(), self, self._backlog)
         self._carrier = Carrier(schema, self._flusher, lambda: self._worker_id, options.max_steps)
         self._flushing: asyncio.Task[None] | None = None
-        rows = [WorkflowRow(w.name, w.queue, w.timeout, w.max_recoveries) for w in registry]
-        registration = Registration(self.name, options.version, options.queues, rows, options.lease)
+        registration = Registration(self.name, options.version, options.queues, list(registry), options.lease)
         interval = min(INTERVAL, options.lease.total_seconds() / 3)
         self._beat = Beat(self._connector, schema, registration, _FromThread(self), interval)
         self._ticker = Ticker(self._connector, schema)
@@ -264,6 +263,15 @@ class Worker:
                     for key, since, progress in execution.running
                     if since < early
                 ]
+        if (busy := Execution.in_code) is not None and busy[1] < early:
+            execution, since = busy
+            what = {"run_id": execution.claimed.run_id, "key": "(its own code, without an await)", "since": since}
+            found.append({**what, "progress": None})
+            logger.warning(
+                "workflow %s, run %s: its own code has run for %.0f s without an await, and all runs of this worker wait "
+                "for it; what takes long belongs in a step",
+                execution.workflow.name, execution.claimed.run_id, (datetime.now(timezone.utc) - since).total_seconds(),
+            )  # fmt: skip
         return found
 
 

@@ -11,7 +11,8 @@
     doctor      what is wrong with an installation; `checks` has the single checks
 
 Below them: `session` (whom to connect to, and how), `trouble` (every failure as one sentence), `statements` (all the
-SQL there is), `output` (tables, times, JSON), `loading` (MODULE:APP).
+SQL there is), `records` (one run, read), `output` (tables, times, JSON), `values` (what is typed), `loading`
+(MODULE:APP).
 
 What a run is and may do is decided by the database alone: nothing here branches on a run's state but to choose a colour.
 """

@@ -34,8 +34,8 @@ def _act_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @_act_options
-@click.option("--grace", metavar="INTERVAL", default="5 minutes", show_default=True, help="Time for clean-up.")
-def cancel(target: Target, runs: Sequence[str], reason: str | None, as_json: bool, grace: str) -> None:
+@click.option("--grace", metavar="INTERVAL", help="Time for clean-up; by default 5 minutes.")
+def cancel(target: Target, runs: Sequence[str], reason: str | None, as_json: bool, grace: str | None) -> None:
     """Ask runs to end: each is told at its next await and may clean up until the grace has passed."""
     _ask(target, statements.CANCEL, runs, reason, as_json, kind_is_client=True, grace=grace)
 
@@ -85,7 +85,7 @@ def _ask(
     as_json: bool,
     *,
     kind_is_client: bool = False,
-    **options: str,
+    **options: str | None,
 ) -> None:
     with session(target, "client" if kind_is_client else "admin") as db:
         run_ids = [db.run_id(given) for given in runs]

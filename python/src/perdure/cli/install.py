@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 import psycopg
 
 from perdure import _install
-from perdure.cli.session import Target, connect, schema_option, target_options
-from perdure.cli.trouble import Trouble, refused
+from perdure.cli.session import Target, connect, refused, schema_option, target_options
+from perdure.cli.trouble import Trouble
 
 
 @click.command()
@@ -25,7 +24,7 @@ def install(target: Target) -> None:
         try:
             notices = _install.install(conn, target.schema)
         except psycopg.Error as error:
-            raise _trouble(conn, target, error) from None
+            raise refused(conn, target, error, "admin") from None
         for notice in notices:
             click.echo(f"note: {notice}", err=True)
         click.echo(
@@ -57,7 +56,7 @@ def uninstall(target: Target, force: bool, yes: bool) -> None:
                 detail=error.diag.message_detail,
             ) from None
         except psycopg.Error as error:
-            raise _trouble(conn, target, error) from None
+            raise refused(conn, target, error, "admin") from None
         for notice in notices:
             click.echo(f"note: {notice}", err=True)
         click.echo(f'Perdure is gone from schema "{target.schema}" of database "{conn.info.dbname}".')
@@ -72,8 +71,3 @@ def sql(file: str, schema: str) -> None:
     One file without psql's own commands, for Flyway, Alembic or psql -1. Run it in one transaction.
     """
     click.echo(_install.built_sql("uninstall" if file == "uninstall" else "install", schema), nl=False)
-
-
-def _trouble(conn: psycopg.Connection[Any], target: Target, error: psycopg.Error) -> Trouble:
-    info = conn.info
-    return refused(error, database=info.dbname, role=info.user, schema=target.schema, kind="admin")

@@ -182,10 +182,11 @@ def session(target: Target, kind: Kind) -> Iterator[Session]:
         except _MISSING as error:
             raise _missing(conn, target, error) from None
         except psycopg.Error as error:
-            raise _refused(conn, target, error, kind) from None
+            raise refused(conn, target, error, kind) from None
 
 
-def _refused(conn: psycopg.Connection[Any], target: Target, error: psycopg.Error, kind: str) -> trouble.Trouble:
+def refused(conn: psycopg.Connection[Any], target: Target, error: psycopg.Error, kind: Kind) -> trouble.Trouble:
+    """Say what the database refused on this connection."""
     info = conn.info
     return trouble.refused(error, database=info.dbname, role=info.user, schema=target.schema, kind=kind)
 

@@ -1,6 +1,6 @@
 """All the SQL of the command line: calls of public functions in named notation, and reads of public views.
 
-`{perdure}` stands for the schema. Nothing here is for the engine's tables, which nobody may read.
+For doctor and dev also what is beside Perdure: the server, its catalog, pg_cron, a database to be made. `{perdure}` stands for the schema. Nothing here is for the engine's tables, which nobody may read.
 """
 
 from __future__ import annotations
