@@ -153,6 +153,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$ select perdure._ask_one(cancel.run_id, 'cancel', cancel.reason, cancel.grace) $$;
 comment on function perdure.cancel(uuid, text, interval) is
 'Ask a run to end: it is told at its next await, and may clean up until the grace has passed.
@@ -167,6 +168,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
   select a.run_id, a.answer from perdure._ask(cancel_many.run_ids, 'cancel', cancel_many.reason, cancel_many.grace) as a
 $$;
@@ -179,6 +181,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$ select perdure._ask_one(terminate.run_id, 'terminate', terminate.reason, null) $$;
 comment on function perdure.terminate(uuid, text) is
 'End a run without any clean-up.
@@ -190,6 +193,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
   select a.run_id, a.answer from perdure._ask(terminate_many.run_ids, 'terminate', terminate_many.reason, null) as a
 $$;
@@ -202,6 +206,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$ select perdure._ask_one(pause.run_id, 'pause', pause.reason, null) $$;
 comment on function perdure.pause(uuid, text) is
 'Keep a run from going on until it is resumed.
@@ -214,6 +219,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$ select a.run_id, a.answer from perdure._ask(pause_many.run_ids, 'pause', pause_many.reason, null) as a $$;
 comment on function perdure.pause_many(uuid[], text) is
 'Pause many runs. Returns accepted, duplicate, finished or unknown for each.';
@@ -224,6 +230,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$ select perdure._ask_one(resume.run_id, 'resume', resume.reason, null) $$;
 comment on function perdure.resume(uuid, text) is
 'Let a paused run go on, with a fresh budget of recoveries.
@@ -236,6 +243,7 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$ select a.run_id, a.answer from perdure._ask(resume_many.run_ids, 'resume', resume_many.reason, null) as a $$;
 comment on function perdure.resume_many(uuid[], text) is
 'Resume many paused runs. Returns accepted, duplicate, finished or unknown for each.';

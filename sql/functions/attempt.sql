@@ -60,6 +60,7 @@ set enable_seqscan = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
+  v_limit constant bigint := perdure._payload_limit();
   v_locked jsonb;
   v_held uuid[];
   v_recorded uuid[];
@@ -69,6 +70,9 @@ begin
   into v_locked, v_held
   from perdure._lock_runs(fail_steps.worker_id, fail_steps.tries, true) as l;
 
+  perform perdure._check_payload('error', a.error)
+  from jsonb_to_recordset(fail_steps.tries) as a (error jsonb)
+  where pg_column_size(a.error) > v_limit;
   with recorded as (
     insert into perdure.step_attempt as t (run_id, key, attempt, error, started_at, failed_at, retry_at)
     select

@@ -72,6 +72,25 @@ $$;
 comment on function perdure._apply_act(uuid, text, interval, timestamptz) is
 'Apply an act to a run whose dispatch row the caller holds. Returns accepted, duplicate or finished.';
 
+create or replace function perdure._answer_act(act perdure.act, answer text, now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update perdure.act as a
+  set applied_at = _answer_act.now, answer = _answer_act.answer
+  where a.run_id = _answer_act.act.run_id and a.act_id = _answer_act.act.act_id;
+  if _answer_act.answer <> 'accepted' then
+    perform perdure._audit('drop_' || _answer_act.act.act, _answer_act.act.run_id, _answer_act.act.reason,
+      jsonb_build_object('answer', _answer_act.answer));
+  end if;
+end;
+$$;
+comment on function perdure._answer_act(perdure.act, text, timestamptz) is
+'Note the answer to an act; one that was dropped is audited.';
+
 create or replace function perdure._apply_acts(run_ids uuid[])
 returns void
 language plpgsql
@@ -87,56 +106,40 @@ begin
     select a.* from perdure.act as a
     where a.run_id = any(_apply_acts.run_ids) and a.applied_at is null
     order by a.run_id, a.asked_at, a.act_id
-    for update skip locked  -- of an ended run nobody holds the dispatch row
   loop
     v_answer := perdure._apply_act(v_act.run_id, v_act.act, v_act.grace, v_now);
-    update perdure.act as a
-    set applied_at = v_now, answer = v_answer
-    where a.run_id = v_act.run_id and a.act_id = v_act.act_id;
-    if v_answer <> 'accepted' then
-      perform perdure._audit('drop_' || v_act.act, v_act.run_id, v_act.reason, jsonb_build_object('answer', v_answer));
-    end if;
+    perform perdure._answer_act(v_act, v_answer, v_now);
   end loop;
 end;
 $$;
 comment on function perdure._apply_acts(uuid[]) is
-'Answer all pending acts of runs whose dispatch rows the caller holds, or that have ended, in the order asked.
-What no longer fits is dropped: a retry must not meet the cancel of its former life.';
+'Answer all pending acts of runs whose dispatch rows the caller holds, in the order asked; drop what no longer fits.';
 
-create or replace function perdure._told_runs(max_runs integer)
-returns uuid[]
+create or replace function perdure._drop_late_acts(run_ids uuid[])
+returns void
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_run_ids uuid[];
-  v_wakes integer;
+  v_now constant timestamptz := perdure._now();
+  v_act perdure.act;
 begin
-  select array_agg(distinct w.run_id), count(*)::integer into v_run_ids, v_wakes
-  from (select o.run_id from perdure.wake as o order by o.told_at, o.run_id limit _told_runs.max_runs) as w;
-  if v_wakes < _told_runs.max_runs or cardinality(v_run_ids) > v_wakes / 2 then
-    return v_run_ids;
-  end if;
-  -- few runs with many wakes stand at the head: were they locked, nobody else's would ever come to be looked at
-  with recursive told as (
-    select min(w.run_id::text)::uuid as run_id from perdure.wake as w
-    union all
-    (
-      select n.run_id
-      from told as t
-      cross join lateral (
-        select w.run_id from perdure.wake as w where w.run_id > t.run_id order by w.run_id limit 1
-      ) as n
-    )
-  )
-  select array_agg(t.run_id) into v_run_ids
-  from (select o.run_id from told as o where o.run_id is not null limit _told_runs.max_runs) as t;
-  return v_run_ids;
+  -- In one statement: where it sees no dispatch row it sees no act of a later life either. Asked in two, a retry in
+  -- between would have its acts applied by somebody who does not hold its row.
+  for v_act in
+    select a.* from perdure.act as a
+    where a.run_id = any(_drop_late_acts.run_ids) and a.applied_at is null
+      and not exists (select from perdure.dispatch as d where d.run_id = a.run_id)
+    order by a.run_id, a.asked_at, a.act_id
+    for update of a skip locked
+  loop
+    perform perdure._answer_act(v_act, 'finished', v_now);
+  end loop;
 end;
 $$;
-comment on function perdure._told_runs(integer) is
-'List runs with wakes: those told longest ago, or, where few runs have most of the wakes, the first by id. Null: none.';
+comment on function perdure._drop_late_acts(uuid[]) is
+'Answer what was asked of runs that have ended: a retry must not meet the cancel of its former life.';
 
 create or replace function perdure.drain(max_runs integer default 1000)
 returns table (applied integer, skipped integer)
@@ -154,16 +157,23 @@ declare
   v_told uuid[];
   v_held uuid[];
 begin
-  v_told := perdure._told_runs(drain.max_runs);
+  select array_agg(distinct w.run_id) into v_told
+  from (select o.run_id from perdure.wake as o order by o.told_at, o.run_id limit drain.max_runs) as w;
   if v_told is null then
     applied := 0;
     skipped := 0;
     return next;
     return;
   end if;
-  select array_agg(l.run_id) into v_held
+  -- limited after the locks: what somebody holds at the head must not hide who stands behind it
+  select array_agg(distinct l.run_id) into v_held
   from (
-    select d.run_id from perdure.dispatch as d where d.run_id = any(v_told) order by d.run_id for update skip locked
+    select d.run_id
+    from perdure.wake as w
+    inner join perdure.dispatch as d on d.run_id = w.run_id
+    order by w.told_at, w.run_id
+    limit drain.max_runs
+    for update of d skip locked
   ) as l;
   delete from perdure.wake as w where w.run_id = any(v_held);  -- before the look, never after it
 
@@ -181,7 +191,7 @@ begin
     );
   perform perdure._free_successors(v_held, v_now);
 
-  perform perdure._apply_acts(array(select o.run_id from perdure.outcome as o where o.run_id = any(v_told)));
+  perform perdure._drop_late_acts(v_told);
 
   -- wakes of runs that have ended
   delete from perdure.wake as w

@@ -72,9 +72,9 @@ begin
   if v_saves is not null then
     perform perdure._insert_saves(v_saves, v_held);
   end if;
-  perform perdure._check_payload('result', a.result)
-  from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb)
-  where pg_column_size(a.result) > v_limit;
+  perform perdure._check_payload('result', coalesce(a.result, a.error))
+  from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb, error jsonb)
+  where pg_column_size(a.result) > v_limit or pg_column_size(a.error) > v_limit;
 
   -- look: an act that was asked first decides how the run ends
   perform perdure._apply_acts(v_held);

@@ -123,12 +123,16 @@ begin
     for update of d skip locked
   ) as l;
   update perdure.dispatch as d
-  set worker_id = null, told_at = null, recoveries = d.recoveries + s.charge, ready_at = s.ready_at
+  set worker_id = null, told_at = null, recoveries = s.recoveries, ready_at = s.ready_at
   from (
     select
       o.run_id,
-      -- beside a known suspect the others are not charged with the death
-      (o.recoveries >= 2 or not bool_or(o.recoveries >= 2) over (partition by o.worker_id))::integer as charge,
+      -- beside a known suspect nobody else dies of the worker's death; charged they are, for one of them may be the killer
+      case
+        when o.recoveries < 2 and bool_or(o.recoveries >= 2) over (partition by o.worker_id)
+          then least(o.recoveries + 1, greatest(o.max_recoveries, o.recoveries))
+        else o.recoveries + 1
+      end as recoveries,
       -- a first death delays nothing; a suspect comes back after 1, 2, 4 ... seconds, 5 minutes at most
       _take_back_orphans.now + (row_number() over (order by o.run_id) - 1) * interval '1 microsecond'
       + make_interval(secs => case when o.recoveries = 0 then 0 else least(2 ^ least(o.recoveries - 1, 20), 300) end)

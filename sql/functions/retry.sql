@@ -54,7 +54,7 @@ Returns what was removed. Raises 22023 for an unknown step.';
 create or replace function perdure._check_key_is_free(run_id uuid)
 returns void
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -63,9 +63,9 @@ begin
   select k.run_id into v_heir
   from perdure.run as r
   inner join perdure.run_key as k on k.workflow = r.workflow and k.key = r.key
-  inner join perdure.dispatch as d on d.run_id = k.run_id
-  where r.run_id = _check_key_is_free.run_id and k.run_id <> r.run_id;
-  if found then
+  where r.run_id = _check_key_is_free.run_id
+  for update of k;  -- as a start that moves the key does: one after the other
+  if v_heir <> _check_key_is_free.run_id and exists (select from perdure.dispatch as d where d.run_id = v_heir) then
     raise exception 'the key of run "%" names another run, which is unfinished', _check_key_is_free.run_id
       using errcode = 'PD005',  -- key_conflict
             detail = format('It is run %s.', v_heir),
@@ -74,7 +74,8 @@ begin
 end;
 $$;
 comment on function perdure._check_key_is_free(uuid) is
-'Refuse to bring back a run whose key went to another one that is at work. Raises PD005.';
+'Refuse to bring back a run whose key went to another one that is at work.
+Raises PD005. Locks the key.';
 
 create or replace function perdure.retry(run_id uuid, from_step text default null, reason text default null)
 returns text
@@ -99,11 +100,11 @@ begin
   perform perdure._raise_refused(retry.run_id, 'retry', v_rule.error, v_state);
 
   perform perdure._check_key_is_free(retry.run_id);
-  perform perdure._apply_acts(array[retry.run_id]);
   delete from perdure.outcome as o where o.run_id = retry.run_id returning o.* into v_outcome;
   if not found then
     return 'duplicate';  -- a rival retry was faster
   end if;
+  perform perdure._drop_late_acts(array[retry.run_id]);
   v_forgotten := perdure._forget_steps(retry.run_id, retry.from_step, v_outcome.error);
   perform perdure._audit('retry', retry.run_id, retry.reason,
     jsonb_build_object('outcome', to_jsonb(v_outcome), 'steps', v_forgotten, 'from_step', retry.from_step));
@@ -148,9 +149,14 @@ begin
     order by a.run_id
   loop
     run_id := v_one.run_id;
-    answer := case v_one.answer
-      when 'accepted' then perdure.retry(v_one.run_id, null, retry_many.reason)
-      else v_one.answer
+    begin
+      answer := case v_one.answer
+        when 'accepted' then perdure.retry(v_one.run_id, null, retry_many.reason)
+        else v_one.answer
+      end;
+    exception
+      when sqlstate 'PD005' then  -- its key names another run at work
+        answer := 'illegal';
     end;
     return next;
   end loop;

@@ -191,11 +191,16 @@ begin
   into v_open
   from jsonb_to_recordset(_look.suspensions) as a (run_id uuid, waits jsonb, after integer)
   inner join perdure.dispatch as d on d.run_id = a.run_id
-  where a.run_id = any(_look.run_ids) and (not d.is_paused or _look.keep);
+  where a.run_id = any(_look.run_ids);
 
   -- then what an earlier call answered, a cancel that was not delivered, the waits: one answer to each run
   select coalesce(jsonb_object_agg(f.run_id, f.checkpoint), '{}') into v_answered
   from perdure._find_answers(perdure._without(v_open, '{}')) as f;
+  if not _look.keep then  -- a paused run is let go with its waits, unless one of them was answered before the pause
+    select coalesce(v_open - array_agg(d.run_id::text), v_open) into v_open
+    from perdure.dispatch as d
+    where d.run_id = any(_look.run_ids) and d.is_paused and not v_answered ? d.run_id::text;
+  end if;
   select coalesce(jsonb_object_agg(c.run_id, c.checkpoint), '{}') into v_step
   from perdure._deliver_cancels(
     array(

@@ -208,6 +208,7 @@ declare
   v_disagreements integer;
 begin
   perform perdure._check_array('activity', beat.activity);
+  perform perdure._check_payload('activity', beat.activity);
   select
     count(*)::integer,
     jsonb_agg(jsonb_build_object(

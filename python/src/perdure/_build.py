@@ -31,7 +31,7 @@ _KEYWORDS = frozenset(
     re.findall(
         r"\w+",
         """
-    all analyse analyze and any array as asc asymmetric authorization between bigint binary bit
+    loop all analyse analyze and any array as asc asymmetric authorization between bigint binary bit
     boolean both case cast char character check coalesce collate collation column concurrently
     constraint create cross current_catalog current_date current_role current_schema current_time
     current_timestamp current_user dec decimal default deferrable desc distinct do else end except
