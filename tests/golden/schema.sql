@@ -3,6 +3,26 @@
 
 CREATE SCHEMA perdure;
 
+CREATE TABLE perdure.act (
+    run_id uuid NOT NULL,
+    act_id uuid NOT NULL,
+    act text NOT NULL,
+    reason text,
+    grace interval,
+    asked_by text NOT NULL,
+    asked_at timestamp with time zone NOT NULL,
+    applied_at timestamp with time zone,
+    answer text,
+    CONSTRAINT act_answer_comes_when_it_is_applied CHECK (((answer IS NULL) = (applied_at IS NULL))),
+    CONSTRAINT act_is_known CHECK ((act = ANY (ARRAY['cancel'::text, 'terminate'::text, 'pause'::text, 'resume'::text])))
+)
+PARTITION BY RANGE (run_id);
+
+CREATE FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) RETURNS TABLE(run_id uuid, kind text, checkpoint jsonb)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -69,7 +89,7 @@ CREATE FUNCTION perdure._check_isolation() RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._check_key_is_free(run_id uuid) RETURNS void
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -188,6 +208,11 @@ CREATE FUNCTION perdure._distance(a text, b text) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._drop_late_acts(run_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._end_by_act(run_id uuid, act text, status text) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -258,21 +283,6 @@ CREATE VIEW perdure._unfinished AS
     d.is_paused,
     d.predecessor_id
    FROM perdure.dispatch d;
-
-CREATE TABLE perdure.act (
-    run_id uuid NOT NULL,
-    act_id uuid NOT NULL,
-    act text NOT NULL,
-    reason text,
-    grace interval,
-    asked_by text NOT NULL,
-    asked_at timestamp with time zone NOT NULL,
-    applied_at timestamp with time zone,
-    answer text,
-    CONSTRAINT act_answer_comes_when_it_is_applied CHECK (((answer IS NULL) = (applied_at IS NULL))),
-    CONSTRAINT act_is_known CHECK ((act = ANY (ARRAY['cancel'::text, 'terminate'::text, 'pause'::text, 'resume'::text])))
-)
-PARTITION BY RANGE (run_id);
 
 CREATE TABLE perdure.outcome (
     run_id uuid NOT NULL,
@@ -698,11 +708,6 @@ CREATE FUNCTION perdure._timeline() RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._told_runs(max_runs integer) RETURNS uuid[]
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$…$$;
-
 CREATE FUNCTION perdure._truncate_wake() RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -740,11 +745,13 @@ CREATE FUNCTION perdure.beat(worker_id uuid, runs_held integer DEFAULT NULL::int
 CREATE FUNCTION perdure.cancel(run_id uuid, reason text DEFAULT NULL::text, grace interval DEFAULT '00:05:00'::interval) RETURNS text
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.cancel_many(run_ids uuid[], reason text DEFAULT NULL::text, grace interval DEFAULT '00:05:00'::interval) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.claim_runs(worker_id uuid, max_runs integer DEFAULT 1) RETURNS TABLE(run_id uuid, claim uuid, workflow text, input jsonb, key text, tags jsonb, headers jsonb, begun_at timestamp with time zone, scheduled_at timestamp with time zone, deadline timestamp with time zone, cancel text, recoveries integer, steps jsonb, has_more boolean)
@@ -825,11 +832,13 @@ CREATE FUNCTION perdure.grant_role(role name, kind text) RETURNS void
 CREATE FUNCTION perdure.pause(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.pause_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.put_queue(name text, retention interval DEFAULT NULL::interval) RETURNS void
@@ -890,11 +899,13 @@ CREATE FUNCTION perdure.result(run_id uuid) RETURNS jsonb
 CREATE FUNCTION perdure.resume(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.resume_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.retry(run_id uuid, from_step text DEFAULT NULL::text, reason text DEFAULT NULL::text) RETURNS text
@@ -992,11 +1003,13 @@ CREATE FUNCTION perdure.suspend_runs(worker_id uuid, suspensions jsonb, keep boo
 CREATE FUNCTION perdure.terminate(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.terminate_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.tick() RETURNS jsonb
@@ -2079,6 +2092,8 @@ ALTER INDEX perdure.step_pkey ATTACH PARTITION perdure.step_old_pkey;
 
 ALTER INDEX perdure.step_consumed_idx ATTACH PARTITION perdure.step_old_run_id_signal_id_idx;
 
+REVOKE ALL ON FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._apply_act(run_id uuid, act text, grace interval, now timestamp with time zone) FROM PUBLIC;
@@ -2140,6 +2155,8 @@ REVOKE ALL ON FUNCTION perdure._default_of(workflow text, queue text) FROM PUBLI
 REVOKE ALL ON FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_by_act(run_id uuid, act text, status text) FROM PUBLIC;
 
@@ -2254,8 +2271,6 @@ REVOKE ALL ON FUNCTION perdure._take_back_orphans(now timestamp with time zone) 
 REVOKE ALL ON FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, run_id uuid, on_duplicate text, OUT taken_by uuid, OUT is_new boolean, OUT predecessor_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION perdure._told_runs(max_runs integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._truncate_wake() FROM PUBLIC;
 
