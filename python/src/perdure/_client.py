@@ -52,7 +52,8 @@ class Query(Protocol):
 class AsyncHandle(Generic[O]):
     """A run that is known by its id.
 
-    `is_new` is false when a start with a key found the run there already.
+    `is_new` is false when a start with a key found the run there already; of two that start it at the same moment,
+    both may say that it is new.
     """
 
     def __init__(
