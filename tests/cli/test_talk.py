@@ -55,6 +55,13 @@ def test_a_delayed_run_is_scheduled(perdure: Shell, database: Database, order: s
     assert database.value("select ready_at > now() + interval '47 hours' from perdure.dispatch")
 
 
+@pytest.mark.parametrize("text", [r'"\u0000"', r'{"a": "\ud800"}'])
+def test_what_postgres_cannot_keep_is_refused_before_anything_is_sent(shell: Shell, text: str) -> None:
+    said = shell("start", "order", text)
+    assert said.code == 2
+    assert "which Postgres cannot keep: leave it out" in said.err
+
+
 @pytest.mark.parametrize("text", ["{id: 42}", "NaN", ""])
 def test_wrong_json_is_refused_before_anything_is_sent(shell: Shell, text: str) -> None:
     said = shell("start", "order", text)

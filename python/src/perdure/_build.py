@@ -8,6 +8,7 @@ Standard library only, and runnable by itself: `python3 python/src/perdure/_buil
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -121,6 +122,8 @@ def main() -> int:
     except BuildError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except BrokenPipeError:  # psql has said why it does not listen
+        os._exit(1)
     return 0
 
 
