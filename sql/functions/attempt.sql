@@ -47,6 +47,38 @@ $$;
 comment on function perdure._retry_at(jsonb, jsonb, integer, timestamptz) is
 'Decide when a failed try may be repeated; null: never. Raises 22023 for a policy out of range.';
 
+create or replace function perdure._record_tries(tries jsonb, run_ids uuid[], now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limit constant bigint := perdure._payload_limit();
+  v_recorded uuid[];
+begin
+  perform perdure._check_payload('error', a.error)
+  from jsonb_to_recordset(_record_tries.tries) as a (error jsonb)
+  where pg_column_size(a.error) > v_limit;
+  with recorded as (
+    insert into perdure.step_attempt as t (run_id, key, attempt, error, started_at, failed_at, retry_at)
+    select
+      a.run_id, a.key, a.attempt, a.error, a.started_at, _record_tries.now,
+      perdure._retry_at(a.error, coalesce(a.policy, '{}'), a.attempt, _record_tries.now)
+    from jsonb_to_recordset(_record_tries.tries) as a (
+      run_id uuid, key text, attempt integer, error jsonb, policy jsonb, started_at timestamptz)
+    where a.run_id = any(_record_tries.run_ids)
+    on conflict on constraint step_attempt_pkey do nothing
+    returning t.run_id
+  )
+  select array_agg(distinct r.run_id) into v_recorded from recorded as r;
+  perform perdure._note_progress(v_recorded);
+end;
+$$;
+comment on function perdure._record_tries(jsonb, uuid[], timestamptz) is
+'Insert failed tries of runs whose dispatch rows the caller holds, each with the decision about the next one.
+Raises PD010 for a too large error.';
+
 create or replace function perdure.fail_steps(worker_id uuid, tries jsonb)
 returns table (run_id uuid, key text, attempt integer, answer text, retry_at timestamptz, checkpoint jsonb)
 language plpgsql
@@ -60,33 +92,15 @@ set enable_seqscan = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_limit constant bigint := perdure._payload_limit();
   v_locked jsonb;
   v_held uuid[];
-  v_recorded uuid[];
   v_exhausted jsonb;
 begin
   select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
   into v_locked, v_held
   from perdure._lock_runs(fail_steps.worker_id, fail_steps.tries, true) as l;
 
-  perform perdure._check_payload('error', a.error)
-  from jsonb_to_recordset(fail_steps.tries) as a (error jsonb)
-  where pg_column_size(a.error) > v_limit;
-  with recorded as (
-    insert into perdure.step_attempt as t (run_id, key, attempt, error, started_at, failed_at, retry_at)
-    select
-      a.run_id, a.key, a.attempt, a.error, a.started_at, v_now,
-      perdure._retry_at(a.error, coalesce(a.policy, '{}'), a.attempt, v_now)
-    from jsonb_to_recordset(fail_steps.tries) as a (
-      run_id uuid, key text, attempt integer, error jsonb, policy jsonb, started_at timestamptz)
-    where a.run_id = any(v_held)
-    on conflict on constraint step_attempt_pkey do nothing
-    returning t.run_id
-  )
-  select array_agg(distinct r.run_id) into v_recorded from recorded as r;
-  perform perdure._note_progress(v_recorded);
-
+  perform perdure._record_tries(fail_steps.tries, v_held, v_now);
   select jsonb_agg(a.try - 'policy') into v_exhausted
   from jsonb_array_elements(fail_steps.tries) as a (try)
   inner join perdure.step_attempt as t

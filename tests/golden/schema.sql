@@ -658,6 +658,11 @@ CREATE FUNCTION perdure._reason_error(run_id uuid, act text, status text) RETURN
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._retry_at(error jsonb, policy jsonb, attempt integer, now timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2251,6 +2256,8 @@ REVOKE ALL ON FUNCTION perdure._read_steps(run_id uuid, after integer, max_bytes
 REVOKE ALL ON FUNCTION perdure._ready_at(waits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._reason_error(run_id uuid, act text, status text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._retry_at(error jsonb, policy jsonb, attempt integer, now timestamp with time zone) FROM PUBLIC;
 
