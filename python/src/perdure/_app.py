@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar
 
 from typing_extensions import LiteralString
@@ -181,12 +182,14 @@ class App(AsyncClient):
         stop, hurry = asyncio.Event(), asyncio.Event()
 
         loop = asyncio.get_running_loop()
+        asks = count()  # its next is one step even where a second signal interrupts the handler of the first
         patience: list[threading.Timer] = []
 
         def asked(*_: object) -> None:
-            loop.call_soon_threadsafe((hurry if patience else stop).set)
+            is_first = next(asks) == 0
+            loop.call_soon_threadsafe((stop if is_first else hurry).set)
             # a loop that workflow code holds up hears of nothing: its runs are taken back as from a dead worker
-            end = threading.Timer(5.0 if patience else options.stop_timeout.total_seconds() + 10.0, os._exit, [1])
+            end = threading.Timer(options.stop_timeout.total_seconds() + 10.0 if is_first else 5.0, os._exit, [1])
             end.daemon = True
             end.start()
             patience.append(end)
