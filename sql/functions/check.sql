@@ -18,7 +18,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _check_name.name is null or length(_check_name.name) not between 1 and 200
-    or _check_name.name !~ '[^[:space:]]' then
+    or translate(_check_name.name, ' ' || chr(9) || chr(10) || chr(13), '') = '' then
     raise exception '% must have 1 to 200 characters, not all of them blank', _check_name.what
       using errcode = '22023',
             detail = format('It has %s.', coalesce(length(_check_name.name)::text, 'no value')),
