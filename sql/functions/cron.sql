@@ -1,4 +1,4 @@
--- Invariant: a job of pg_cron only calls tick, which anybody may do at any time. Invokers, because a job belongs to the
+-- Invariant: a job of pg_cron only ticks, which anybody may do at any time. Invokers, because a job belongs to the
 -- login role that scheduled it: a job of a role without login fails for ever.
 -- Job names contain schema and database: one pg_cron serves all databases of its server.
 
@@ -15,6 +15,13 @@ declare
   v_next timestamptz := pg_catalog.clock_timestamp();
   v_end timestamptz;
 begin
+  -- The caller's default may be an isolation in which tick refuses to work. Where it is not, the first transaction is
+  -- kept: only there can tick know that it is alone in it, and truncate.
+  if pg_catalog.current_setting('transaction_isolation')
+     operator(pg_catalog.<>) 'read committed'::pg_catalog.text then
+    commit;
+    set transaction isolation level read committed;
+  end if;
   select s.setting::pg_catalog.float8 into v_timeout_ms from pg_catalog.pg_settings as s
   where s.name operator(pg_catalog.=) 'statement_timeout';
   v_end := v_next operator(pg_catalog.+) pg_catalog.make_interval(secs => case
@@ -31,10 +38,14 @@ begin
       when undefined_function or invalid_schema_name then  -- uninstalled meanwhile
         raise warning 'there is no perdure.tick any more: %', sqlerrm;
         exit;
-      when others then  -- one bad round must not cost the rest of the minute
+      when others then  -- one bad round must not cost the rest of the minute; where there is no rest it is told as it is
+        if run_ticks.max_seconds operator(pg_catalog.<=) 0::pg_catalog.int4 then
+          raise;
+        end if;
         raise warning 'tick failed with %: %', sqlstate, sqlerrm;
     end;
     commit;
+    set transaction isolation level read committed;
     v_next := greatest(
       v_next operator(pg_catalog.+) run_ticks.every, pg_catalog.clock_timestamp());
     exit when v_next operator(pg_catalog.>=) v_end;
@@ -45,9 +56,9 @@ end;
 $$;
 
 comment on procedure perdure.run_ticks(integer, interval) is  -- noqa: LT01
-'Call tick again and again, committing each round, for max_seconds.
-Ends earlier where statement_timeout would cut it off; a tick that fails is a warning, not the end.
-Raises 2D000 inside a transaction block. Locks what tick locks.';
+'Call tick again and again, committing each round, for max_seconds; with 0 once.
+Works whatever default_transaction_isolation is. Ends earlier where statement_timeout would cut it off; a tick that
+fails is a warning, not the end, unless it is the only one. Raises 2D000 inside a transaction block. Locks what tick locks.';
 
 create or replace function perdure._cron_jobs(every interval)
 returns table (
@@ -74,7 +85,7 @@ as $$
       when n.seconds >= 60 then format('*/%s * * * *', least(round(n.seconds / 60), 59))
       else trim_scale(n.seconds) || ' seconds'  -- fractions are refused, and so loop
     end,
-    'select perdure.tick()',
+    'call perdure.run_ticks(0)',  -- sets its isolation itself, whatever the default of the job's role
     '* * * * *',  -- pg_cron before 1.5 knows no seconds: a job a minute that loops inside
     format('call perdure.run_ticks(58, %L)', _cron_jobs.every)
   from name as n

@@ -73,7 +73,7 @@ def test_each_interval_has_its_schedule(database: Database, every: str, schedule
         .fetchone()
     )
     assert row is not None
-    assert row[:3] == (f"perdure.tick@{database.name}", schedule, "select perdure.tick()")
+    assert row[:3] == (f"perdure.tick@{database.name}", schedule, "call perdure.run_ticks(0)")
     if slow:
         assert row[3] == slow
 
@@ -91,7 +91,7 @@ def test_the_jobs_are_the_callers_and_a_second_call_replaces_them(cron_database:
         (f"perdure.tick@{name}", name, OWNER, True),
     ]
     assert (jobs[1][1], jobs[1][2]) in [
-        ("2 seconds", "select perdure.tick()"),  # pg_cron 1.5 and later
+        ("2 seconds", "call perdure.run_ticks(0)"),  # pg_cron 1.5 and later
         ("* * * * *", "call perdure.run_ticks(58, '00:00:02')"),
     ]
     (said,) = conn.execute("select perdure.disable_cron()").fetchone() or ("",)

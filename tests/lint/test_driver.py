@@ -24,7 +24,10 @@ OTHERWISE = {
 VIEWERS = {"cli", "ui"}
 
 # Single statements that have to be, and why.
-NEEDED = {"create database perdure": "perdure dev makes its database in the server that it just started"}
+NEEDED = {
+    "create database perdure": "perdure dev makes its database in the server that it just started",
+    "call perdure.run_ticks(max_seconds => 0)": "without a parameter it is one message, so that tick knows it is alone",
+}
 
 STATEMENT = re.compile(
     r"\s*(select\b|insert\s+into\b|update\s+\S+\s+set\b|delete\s+from\b|merge\s+into\b|with\s+\w+\s+as\b|call\s+[\w{}]+\.|copy\s+\w+"

@@ -38,7 +38,7 @@ WORKER_LOCK: LiteralString = "select perdure.worker_lock(worker_id => %(worker_i
 BEAT: LiteralString = (
     "select perdure.beat(worker_id => %(worker_id)s, runs_held => %(runs_held)s::int, activity => %(activity)s::jsonb)"
 )
-TICK: LiteralString = "select perdure.tick()"
+RUN_TICKS: LiteralString = "call perdure.run_ticks(max_seconds => 0)"
 CLAIM_RUNS: LiteralString = (
     "select * from perdure.claim_runs(worker_id => %(worker_id)s, max_runs => %(max_runs)s::int)"
 )

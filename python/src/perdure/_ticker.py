@@ -41,7 +41,8 @@ class Ticker(threading.Thread):
             try:
                 if conn is None or conn.closed:
                     conn = self._connector.open_in_thread()
-                conn.execute(self._schema(_sql.TICK))
+                # one round, in READ COMMITTED whatever the role's default is
+                conn.execute(self._schema(_sql.RUN_TICKS))
             except psycopg.Error as error:  # noqa: PERF203
                 logger.warning("a tick failed: %s", error)
         if conn is not None:

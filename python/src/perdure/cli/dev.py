@@ -145,5 +145,5 @@ def _tick(target: Target) -> None:
     pause = threading.Event()
     with session(target, "worker") as db:
         while True:
-            db.value(statements.TICK)
+            db.run(statements.TICK)
             pause.wait(1)

@@ -55,7 +55,7 @@ limit %(limit)s
 # keep the engine going: role worker
 
 VERSION = "select {perdure}.version()"
-TICK = "select {perdure}.tick()"
+TICK = "call {perdure}.run_ticks(0)"
 CREATE_DEV_DATABASE = "create database perdure"
 
 # one run, as `show` draws it: role observer
