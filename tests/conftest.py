@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from perdure._binaries import PostgresNotFound
-from support import provision
+from support import always_suspend, provision
 from support.database import (
     FORGETFUL,
     OWNER,
@@ -25,6 +25,8 @@ CRON_DATABASE = "perdure_cron"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Provide Postgres once, before any worker process starts a server."""
+    if always_suspend.is_on():
+        always_suspend.install()
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     remove_leftovers()
@@ -32,6 +34,17 @@ def pytest_configure(config: pytest.Config) -> None:
         provision.provide()
     except PostgresNotFound as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect of the tests that cannot hold in the mode of `always_suspend` that they do not."""
+    if not always_suspend.is_on():
+        return
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        reason = always_suspend.EXCLUDED.get(item.nodeid) or always_suspend.EXCLUDED.get(name)
+        if reason is not None:
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def pytest_report_header() -> str:

@@ -16,7 +16,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -41,6 +41,8 @@ from perdure._engine import (
 from perdure._errors import ClaimLost
 from perdure._execution import Execution, ExecutionOptions
 from perdure._registry import Workflow
+from support import always_suspend
+from support.always_suspend import AlwaysSuspending
 
 THREADS = ThreadPoolExecutor(8)
 
@@ -328,9 +330,49 @@ class FakeConnection:
 def execution_of(
     engine: FakeEngine, row: Row, workflow: Workflow[Any, Any], options: ExecutionOptions | None = None
 ) -> Execution:
-    execution = Execution(engine.store.claim(row), workflow, options or ExecutionOptions(), engine)
+    options = options or ExecutionOptions()
+    execution: Any
+    if always_suspend.is_on():
+        execution = Lives(engine, row, lambda: AlwaysSuspending(engine.store.claim(row), workflow, options, engine))
+    else:
+        execution = Execution(engine.store.claim(row), workflow, options, engine)
     engine.executions.append(execution)
-    return execution
+    made: Execution = execution
+    return made
+
+
+class Lives:
+    """A run in the mode that gives it up at every save: claimed again by the same worker each time that it was."""
+
+    def __init__(self, engine: FakeEngine, row: Row, claim: Callable[[], AlwaysSuspending]) -> None:
+        self._engine = engine
+        self._row = row
+        self._claim = claim
+        self._now = claim()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._now, name)
+
+    async def run(self) -> None:
+        """Carry the run until it leaves the worker for another reason."""
+        while True:
+            await self._now.run()
+            if not await self._was_given_up():
+                return
+            self._engine.calls.pop()  # the tests know nothing of it
+            self._now = self._claim()
+
+    async def _was_given_up(self) -> bool:
+        row, left = self._row, self._now
+        if row.status is not None or row.claim is not None or row.pause_reason is not None or left.was_told_to_leave:
+            return False
+        if not row.waits:
+            return left.gave_up
+        delay = min((w.until - self._engine.now() for w in row.waits if w.kind == "retry" and w.until), default=None)
+        if delay is None or delay > always_suspend.ORDINARY_DELAY:
+            return False
+        await asyncio.sleep(max(0.0, delay.total_seconds()))
+        return not self._engine.is_dead
 
 
 async def carry_once(engine: FakeEngine, row: Row, workflow: Workflow[Any, Any], **options: Any) -> Execution:
