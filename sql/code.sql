@@ -16,6 +16,7 @@
 \ir functions/retry.sql
 \ir functions/worker.sql
 \ir functions/end.sql
+\ir functions/isolate.sql
 \ir functions/drain.sql
 \ir functions/claim.sql
 \ir functions/checkpoint.sql

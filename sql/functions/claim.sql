@@ -211,6 +211,30 @@ $$;
 comment on function perdure._hand_over(uuid, uuid[], timestamptz) is
 'Give runs whose dispatch rows the caller holds to a worker, each with a new token; begin those that never began.';
 
+create or replace function perdure._take_up(worker_id uuid, run_ids uuid[], now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_cancelled uuid[];
+  v_suspended jsonb;
+begin
+  -- look, in a statement later than the lock: what ended the wait of each
+  select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(_take_up.run_ids, _take_up.now) as c;
+  select jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) into v_suspended
+  from perdure.dispatch as d
+  where d.run_id = any(_take_up.run_ids) and d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}'));
+  if v_suspended is not null then
+    perform perdure._answer_waits(v_suspended, _take_up.now);
+  end if;
+  perform perdure._hand_over(_take_up.worker_id, _take_up.run_ids, _take_up.now);
+end;
+$$;
+comment on function perdure._take_up(uuid, uuid[], timestamptz) is
+'Answer what the runs waited for, and give them to a worker. The caller holds the dispatch rows.';
+
 create or replace function perdure.claim_runs(worker_id uuid, max_runs integer default 1)
 returns table (
   run_id uuid,
@@ -241,8 +265,6 @@ declare
   v_now timestamptz;
   v_run_ids uuid[];
   v_begun uuid[];
-  v_cancelled uuid[];
-  v_suspended jsonb;
 begin
   if claim_runs.max_runs is null or claim_runs.max_runs not between 1 and 10000 then
     raise exception 'max_runs must be between 1 and 10000'
@@ -258,20 +280,9 @@ begin
     return;
   end if;
 
-  -- look, in a statement later than the lock: what ended the wait of each
-  select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(v_run_ids, v_now) as c;
-  select
-    array_agg(d.run_id) filter (where d.begun_at is not null),
-    jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) filter (
-      where d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}')))
-  into v_begun, v_suspended
-  from perdure.dispatch as d
-  where d.run_id = any(v_run_ids);
-  if v_suspended is not null then
-    perform perdure._answer_waits(v_suspended, v_now);
-  end if;
-
-  perform perdure._hand_over(claim_runs.worker_id, v_run_ids, v_now);
+  select array_agg(d.run_id) into v_begun from perdure.dispatch as d
+  where d.run_id = any(v_run_ids) and d.begun_at is not null;
+  v_run_ids := perdure._isolate('claim', v_run_ids, v_now, claim_runs.worker_id);
 
   return query
   select

@@ -141,6 +141,30 @@ $$;
 comment on function perdure._drop_late_acts(uuid[]) is
 'Answer what was asked of runs that have ended: a retry must not meet the cancel of its former life.';
 
+create or replace function perdure._tell(run_ids uuid[], now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update perdure.dispatch as d set told_at = _tell.now
+  where d.run_id = any(_tell.run_ids) and d.worker_id is not null and d.told_at is null;
+  update perdure.dispatch as d set ready_at = _tell.now
+  where d.run_id = any(_tell.run_ids) and d.worker_id is null and d.ready_at > _tell.now and d.waits is not null
+    and exists (
+      select
+      from jsonb_to_recordset(d.waits) as w (kind text, name text)
+      inner join perdure.signal as s on s.run_id = d.run_id and s.name = w.name
+      where w.kind = 'signal'
+        and not exists (select from perdure.step as c where c.run_id = s.run_id and c.signal_id = s.id)
+    );
+end;
+$$;
+comment on function perdure._tell(uuid[], timestamptz) is
+'Let runs know that they were told something: a worker hears it at its next beat, a wait whose message came is due.
+The caller holds the dispatch rows.';
+
 create or replace function perdure.drain(max_runs integer default 1000)
 returns table (applied integer, skipped integer)
 language plpgsql
@@ -156,6 +180,7 @@ declare
   v_now constant timestamptz := perdure._now();
   v_told uuid[];
   v_held uuid[];
+  v_sound uuid[];
 begin
   select array_agg(distinct w.run_id) into v_told
   from (select o.run_id from perdure.wake as o order by o.told_at, o.run_id limit drain.max_runs) as w;
@@ -177,19 +202,9 @@ begin
   ) as l;
   delete from perdure.wake as w where w.run_id = any(v_held);  -- before the look, never after it
 
-  perform perdure._apply_acts(v_held);
-  update perdure.dispatch as d set told_at = v_now
-  where d.run_id = any(v_held) and d.worker_id is not null and d.told_at is null;
-  update perdure.dispatch as d set ready_at = v_now
-  where d.run_id = any(v_held) and d.worker_id is null and d.ready_at > v_now and d.waits is not null
-    and exists (
-      select
-      from jsonb_to_recordset(d.waits) as w (kind text, name text)
-      inner join perdure.signal as s on s.run_id = d.run_id and s.name = w.name
-      where w.kind = 'signal'
-        and not exists (select from perdure.step as c where c.run_id = s.run_id and c.signal_id = s.id)
-    );
-  perform perdure._free_successors(v_held, v_now);
+  v_sound := perdure._isolate('acts', v_held, v_now);
+  v_sound := perdure._isolate('messages', v_sound, v_now);
+  perform perdure._isolate('successors', v_sound, v_now);
 
   perform perdure._drop_late_acts(v_told);
 
@@ -210,7 +225,7 @@ begin
 end;
 $$;
 comment on function perdure.drain(integer) is
-'Look at the runs that were told something: apply acts, make ready those whose message came.
+'Look at the runs that were told something: apply acts, make ready those whose message came; pause one that fails.
 Returns how many were looked at and how many were skipped because somebody held them; those stay to be drained.
 Locks the dispatch rows without waiting.';
 
@@ -239,39 +254,58 @@ comment on function perdure._unfinished_predecessor(uuid) is
 'Find the run whose end a successor of this one waits for; null where nothing is in its way.';
 
 create or replace function perdure._free_successors(run_ids uuid[], now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  update perdure.dispatch as d
+  set predecessor_id = s.predecessor_id, ready_at = s.ready_at
+  from (
+    select
+      k.run_id, p.predecessor_id,
+      case when p.predecessor_id is null then greatest(r.start_at, _free_successors.now) else 'infinity' end as ready_at
+    from perdure.dispatch as k
+    inner join perdure.outcome as o on o.run_id = k.predecessor_id
+    inner join perdure.run as r on r.run_id = k.run_id
+    cross join lateral (
+      select perdure._unfinished_predecessor(k.predecessor_id) as predecessor_id offset 0
+    ) as p
+    where k.run_id = any(_free_successors.run_ids) and k.predecessor_id is not null
+  ) as s
+  where d.run_id = s.run_id
+$$;
+comment on function perdure._free_successors(uuid[], timestamptz) is
+'Make runs ready whose predecessor has ended. The caller holds the dispatch rows.';
+
+create or replace function perdure._free_forgotten(now timestamptz)
 returns integer
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_freed integer;
+  v_forgotten uuid[];
 begin
-  update perdure.dispatch as d
-  set predecessor_id = s.predecessor_id, ready_at = s.ready_at
+  -- first the candidates, in any order: in that of run_id the planner would read every unfinished run
+  with forgotten as materialized (
+    select k.run_id
+    from perdure.dispatch as k
+    inner join perdure.outcome as o on o.run_id = k.predecessor_id
+    where k.predecessor_id is not null and not k.is_paused
+    limit 10000
+  )
+  select array_agg(l.run_id) into v_forgotten
   from (
-    select
-      l.run_id, p.predecessor_id,
-      case when p.predecessor_id is null then greatest(r.start_at, _free_successors.now) else 'infinity' end as ready_at
-    from (
-      select k.run_id, k.predecessor_id
-      from perdure.dispatch as k
-      inner join perdure.outcome as o on o.run_id = k.predecessor_id
-      where k.predecessor_id is not null
-        and (_free_successors.run_ids is null or k.run_id = any(_free_successors.run_ids))
-      order by k.run_id
-      for update of k skip locked
-    ) as l
-    inner join perdure.run as r on r.run_id = l.run_id
-    cross join lateral (
-      select perdure._unfinished_predecessor(l.predecessor_id) as predecessor_id offset 0
-    ) as p
-  ) as s
-  where d.run_id = s.run_id;
-  get diagnostics v_freed = row_count;
-  return v_freed;
+    select d.run_id
+    from forgotten as f
+    inner join perdure.dispatch as d on d.run_id = f.run_id
+    order by d.run_id
+    for update of d skip locked
+  ) as l;
+  return cardinality(perdure._isolate('successors', v_forgotten, _free_forgotten.now));
 end;
 $$;
-comment on function perdure._free_successors(uuid[], timestamptz) is
-'Make runs ready whose predecessor has ended: these, or, with null, all. Returns how many.
-The tick calls it for all: an end that committed while its successor was being started may have told nobody.';
+comment on function perdure._free_forgotten(timestamptz) is
+'Free the successors that were told nothing: an end that committed while its successor was being started told nobody.
+Returns how many. A paused one is looked at when it is resumed.';

@@ -2,7 +2,7 @@
 -- between are counted, so that the run which kills its workers is found and ended, and its neighbours are not.
 -- Lock order: worker (for update, without waiting), then dispatch by run_id without waiting, then inserts.
 
-create or replace function perdure._note_timeline(now timestamptz)
+create or replace function perdure._calm_since(now timestamptz)
 returns timestamptz
 language plpgsql
 volatile
@@ -10,28 +10,36 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_timeline constant integer := perdure._timeline();
-  v_since timestamptz;
+  v_started_at constant timestamptz := perdure._server_started_at();
+  v_calm_since timestamptz;
 begin
-  select t.since into v_since from perdure.timeline as t where t.timeline = v_timeline;
-  if not found then
-    -- the first timeline is the install's own: nothing has failed over yet
-    v_since := case when exists (select from perdure.timeline) then _note_timeline.now else '-infinity' end;
-    begin
-      -- excludes another note, not the ticks that update the row
-      lock table perdure.timeline in share update exclusive mode nowait;
-      insert into perdure.timeline (timeline, since)
-      values (v_timeline, v_since)
-      on conflict on constraint timeline_pkey do nothing;
-    exception
-      when lock_not_available then  -- somebody notes it in a transaction that may stay open: never wait for it
-        null;
-    end;
+  select t.calm_since into v_calm_since from perdure.timeline as t where t.timeline = v_timeline;
+  if v_calm_since >= v_started_at then
+    return v_calm_since;
   end if;
-  return v_since;
+  -- a restart or a failover: the workers reconnect only now, however long the server needed to come back
+  begin
+    -- excludes another note, not the ticks that update the row
+    lock table perdure.timeline in share update exclusive mode nowait;
+    insert into perdure.timeline as t (timeline, since, calm_since)
+    values (v_timeline, _calm_since.now, _calm_since.now)
+    on conflict on constraint timeline_pkey do nothing;
+    update perdure.timeline as t
+    set calm_since = _calm_since.now
+    where t.timeline in (
+      select l.timeline from perdure.timeline as l
+      where l.timeline = v_timeline and l.calm_since < v_started_at
+      for no key update skip locked
+    );
+  exception
+    when lock_not_available then  -- somebody notes it in a transaction that may stay open: never wait for it
+      null;
+  end;
+  return _calm_since.now;
 end;
 $$;
-comment on function perdure._note_timeline(timestamptz) is
-'Note a change of the server''s timeline. Returns since when the engine has known the present one.';
+comment on function perdure._calm_since(timestamptz) is
+'Tell since when the engine has seen the server run on its present timeline, and note it where that is new.';
 
 create or replace function perdure._is_dead(worker_id uuid, now timestamptz, calm_since timestamptz)
 returns boolean
@@ -61,7 +69,7 @@ as $$
 $$;
 comment on function perdure._is_dead(uuid, timestamptz, timestamptz) is
 'Judge a worker: its last beat is older than its lease, or its session''s lock is free and it has not beaten for 1.5 s.
-For min(lease, 5 s) after calm_since, a restart or a failover of the server, nobody is dead: all reconnect first.';
+For min(lease, 5 s) after calm_since, when a restart or a failover was first seen, nobody is dead: all reconnect first.';
 
 create or replace function perdure._bury_workers(now timestamptz)
 returns void
@@ -70,8 +78,7 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_calm_since constant timestamptz :=
-    greatest(perdure._server_started_at(), perdure._note_timeline(_bury_workers.now));
+  v_calm_since constant timestamptz := perdure._calm_since(_bury_workers.now);
   v_dead uuid[];
 begin
   select array_agg(l.worker_id) into v_dead
@@ -95,6 +102,47 @@ begin
 end;
 $$;
 comment on function perdure._bury_workers(timestamptz) is 'Forget dead workers.';
+
+create or replace function perdure._take_back(run_ids uuid[], now timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update perdure.dispatch as d
+  set worker_id = null, told_at = null, recoveries = s.recoveries, ready_at = s.ready_at
+  from (
+    select
+      o.run_id,
+      -- beside a known suspect nobody else dies of the worker's death; charged they are, for one of them may be the killer
+      case
+        when o.recoveries < 2 and bool_or(o.recoveries >= 2) over (partition by o.worker_id)
+          then least(o.recoveries + 1, greatest(o.max_recoveries, o.recoveries))
+        else o.recoveries + 1
+      end as recoveries,
+      -- a first death delays nothing; a suspect comes back after 1, 2, 4 ... seconds, 5 minutes at most
+      _take_back.now + (row_number() over (order by o.run_id) - 1) * interval '1 microsecond'
+      + make_interval(secs => case when o.recoveries = 0 then 0 else least(2 ^ least(o.recoveries - 1, 20), 300) end)
+        as ready_at
+    from perdure.dispatch as o
+    where o.run_id = any(_take_back.run_ids)
+  ) as s
+  where d.run_id = s.run_id;
+  perform perdure._end_runs((
+    select jsonb_agg(jsonb_build_object(
+      'run_id', d.run_id,
+      'status', 'dead',
+      'error', jsonb_build_object(
+        'type', 'dead',
+        'message', format('its worker died %s times in a row without progress', d.recoveries))))
+    from perdure.dispatch as d
+    where d.run_id = any(_take_back.run_ids) and d.recoveries > d.max_recoveries
+  ));
+end;
+$$;
+comment on function perdure._take_back(uuid[], timestamptz) is
+'Make runs ready again whose worker is gone, or end them as dead. The caller holds the dispatch rows.';
 
 create or replace function perdure._take_back_orphans(now timestamptz)
 returns integer
@@ -122,40 +170,11 @@ begin
     order by d.run_id
     for update of d skip locked
   ) as l;
-  update perdure.dispatch as d
-  set worker_id = null, told_at = null, recoveries = s.recoveries, ready_at = s.ready_at
-  from (
-    select
-      o.run_id,
-      -- beside a known suspect nobody else dies of the worker's death; charged they are, for one of them may be the killer
-      case
-        when o.recoveries < 2 and bool_or(o.recoveries >= 2) over (partition by o.worker_id)
-          then least(o.recoveries + 1, greatest(o.max_recoveries, o.recoveries))
-        else o.recoveries + 1
-      end as recoveries,
-      -- a first death delays nothing; a suspect comes back after 1, 2, 4 ... seconds, 5 minutes at most
-      _take_back_orphans.now + (row_number() over (order by o.run_id) - 1) * interval '1 microsecond'
-      + make_interval(secs => case when o.recoveries = 0 then 0 else least(2 ^ least(o.recoveries - 1, 20), 300) end)
-        as ready_at
-    from perdure.dispatch as o
-    where o.run_id = any(v_orphans)
-  ) as s
-  where d.run_id = s.run_id;
-  perform perdure._end_runs((
-    select jsonb_agg(jsonb_build_object(
-      'run_id', d.run_id,
-      'status', 'dead',
-      'error', jsonb_build_object(
-        'type', 'dead',
-        'message', format('its worker died %s times in a row without progress', d.recoveries))))
-    from perdure.dispatch as d
-    where d.run_id = any(v_orphans) and d.recoveries > d.max_recoveries
-  ));
-  return coalesce(cardinality(v_orphans), 0);
+  return cardinality(perdure._isolate('orphans', v_orphans, _take_back_orphans.now));
 end;
 $$;
 comment on function perdure._take_back_orphans(timestamptz) is
-'Make runs ready again whose worker is gone, or end them as dead. Returns how many.';
+'Take back the runs whose worker is gone. Returns how many.';
 
 create or replace function perdure.recover()
 returns integer

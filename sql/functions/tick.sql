@@ -2,29 +2,15 @@
 -- a bounded amount of work; what it leaves is done by the next one. It is one transaction.
 -- Lock order: as each part says.
 
-create or replace function perdure._end_overdue(now timestamptz)
-returns integer
+create or replace function perdure._end_overdue(run_ids uuid[], now timestamptz)
+returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_grace constant timestamptz := _end_overdue.now + interval '5 minutes';
-  v_overdue uuid[];
 begin
-  select array_agg(l.run_id) into v_overdue
-  from (
-    select d.run_id
-    from perdure.dispatch as d
-    where d.ends_at <= _end_overdue.now
-    order by d.ends_at, d.run_id
-    limit 1000
-    for update skip locked
-  ) as l;
-  if v_overdue is null then
-    return 0;
-  end if;
-
   -- without a claim it never began, with cancel set its grace is over: nothing to clean up any more
   perform perdure._end_runs((
     select jsonb_agg(jsonb_build_object(
@@ -32,7 +18,7 @@ begin
       'status', coalesce(d.cancel, 'timed_out'),
       'error', perdure._reason_error(d.run_id, 'cancel', coalesce(d.cancel, 'timed_out'))))
     from perdure.dispatch as d
-    where d.run_id = any(v_overdue) and (d.begun_at is null or d.cancel is not null)
+    where d.run_id = any(_end_overdue.run_ids) and (d.begun_at is null or d.cancel is not null)
   ));
   update perdure.dispatch as d
   set
@@ -41,12 +27,35 @@ begin
     is_paused = false,
     ready_at = _end_overdue.now,
     told_at = case when d.worker_id is not null then _end_overdue.now end
-  where d.run_id = any(v_overdue);
-  return cardinality(v_overdue);
+  where d.run_id = any(_end_overdue.run_ids);
 end;
 $$;
-comment on function perdure._end_overdue(timestamptz) is
-'Tell runs past their deadline to end, with 5 minutes for clean-up; end those whose grace is over. Returns how many.';
+comment on function perdure._end_overdue(uuid[], timestamptz) is
+'Tell runs past their deadline to end, with 5 minutes for clean-up; end those whose grace is over.
+The caller holds the dispatch rows.';
+
+create or replace function perdure._meet_deadlines(now timestamptz)
+returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_overdue uuid[];
+begin
+  select array_agg(l.run_id) into v_overdue
+  from (
+    select d.run_id
+    from perdure.dispatch as d
+    where d.ends_at <= _meet_deadlines.now
+    order by d.ends_at, d.run_id
+    limit 1000
+    for update skip locked
+  ) as l;
+  return cardinality(perdure._isolate('deadlines', v_overdue, _meet_deadlines.now));
+end;
+$$;
+comment on function perdure._meet_deadlines(timestamptz) is 'End what is past its deadline. Returns how many runs.';
 
 create or replace function perdure._truncate_wake()
 returns boolean
@@ -115,9 +124,9 @@ begin
   v_done := jsonb_build_object(
     'drained', v_drained.applied,
     'skipped', v_drained.skipped,
-    'overdue', perdure._end_overdue(v_now),
+    'overdue', perdure._meet_deadlines(v_now),
     'recovered', perdure.recover(),
-    'freed', perdure._free_successors(null, v_now));
+    'freed', perdure._free_forgotten(v_now));
   perform perdure._note_tick(v_now);
   -- only in a transaction of its own: in a longer one the lock would keep every sender waiting
   return v_done || jsonb_build_object(

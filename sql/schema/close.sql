@@ -1,10 +1,13 @@
--- Closes the installation: notes what it is; the transaction goes on as whoever opened it.
+-- Closes the installation: notes what it is and on which timeline; the transaction goes on as whoever opened it.
 
 insert into perdure.install (version, system_identifier, database_id, database_name)
 select perdure.version(), c.system_identifier, d.oid, d.datname
 from pg_control_system() as c
 cross join pg_database as d
 where d.datname = current_database();
+
+insert into perdure.timeline (timeline, since, calm_since)
+values (perdure._timeline(), perdure._now(), perdure._now());
 
 do $$
 begin

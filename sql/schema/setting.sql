@@ -20,6 +20,7 @@ insert into perdure.setting (name, value, description) values
 create table perdure.timeline (
   timeline integer not null,
   since timestamptz not null,
+  calm_since timestamptz not null,
   ticked_at timestamptz,
   constraint timeline_pkey primary key (timeline)
 );
@@ -28,6 +29,8 @@ comment on table perdure.timeline is
 'Timelines of the server that the engine has seen: after a failover nobody is declared dead for some seconds.';
 comment on column perdure.timeline.timeline is 'Timeline of the write-ahead log.';
 comment on column perdure.timeline.since is 'When the engine saw it first.';
+comment on column perdure.timeline.calm_since is
+'When the engine saw the server''s last start first: for some seconds after it nobody is declared dead.';
 comment on column perdure.timeline.ticked_at is 'When it was ticked last: it tells whether anybody does the housekeeping.';
 
 create table perdure.audit (

@@ -73,6 +73,11 @@ CREATE FUNCTION perdure._caller() RETURNS name
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._calm_since(now timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._check_array(what text, list jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -208,6 +213,11 @@ CREATE FUNCTION perdure._distance(a text, b text) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._drop_late_acts(run_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -223,7 +233,7 @@ CREATE FUNCTION perdure._end_claimed(worker_id uuid, ends jsonb, status text) RE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._end_overdue(now timestamp with time zone) RETURNS integer
+CREATE FUNCTION perdure._end_overdue(run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -253,6 +263,7 @@ CREATE TABLE perdure.dispatch (
     predecessor_id uuid,
     CONSTRAINT dispatch_cancel_has_an_end CHECK (((cancel IS NULL) OR (ends_at IS NOT NULL))),
     CONSTRAINT dispatch_cancel_is_an_outcome CHECK ((cancel = ANY (ARRAY['cancelled'::text, 'timed_out'::text]))),
+    CONSTRAINT dispatch_waits_are_an_array CHECK ((jsonb_typeof(waits) = 'array'::text)),
     CONSTRAINT dispatch_waits_only_without_a_worker CHECK (((waits IS NULL) OR (worker_id IS NULL))),
     CONSTRAINT dispatch_worker_only_with_a_claim CHECK (((worker_id IS NULL) OR (claim IS NOT NULL)))
 );
@@ -533,8 +544,13 @@ CREATE FUNCTION perdure._forget_steps(run_id uuid, from_step text, error jsonb) 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._free_successors(run_ids uuid[], now timestamp with time zone) RETURNS integer
+CREATE FUNCTION perdure._free_forgotten(now timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._free_successors(run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -555,6 +571,11 @@ CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS TABLE
 
 CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone) RETURNS boolean
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid DEFAULT NULL::uuid) RETURNS uuid[]
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -588,6 +609,11 @@ CREATE FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, n
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._meet_deadlines(now timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._nearest(word text, known text[]) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -604,11 +630,6 @@ CREATE FUNCTION perdure._note_progress(run_ids uuid[]) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._note_tick(now timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$…$$;
-
-CREATE FUNCTION perdure._note_timeline(now timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -683,6 +704,11 @@ CREATE FUNCTION perdure._server_started_at() RETURNS timestamp with time zone
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._set_aside(run_id uuid, work text, sqlstate text, message text, now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._since(run perdure.runs) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -698,12 +724,27 @@ CREATE FUNCTION perdure._states(run_ids uuid[], act text DEFAULT NULL::text) RET
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._take_back(run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._take_back_orphans(now timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, run_id uuid, on_duplicate text, OUT taken_by uuid, OUT is_new boolean, OUT predecessor_id uuid) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -1264,6 +1305,7 @@ CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
 CREATE TABLE perdure.timeline (
     timeline integer NOT NULL,
     since timestamp with time zone NOT NULL,
+    calm_since timestamp with time zone NOT NULL,
     ticked_at timestamp with time zone
 );
 
@@ -2119,6 +2161,8 @@ REVOKE ALL ON FUNCTION perdure._bytes(payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._caller() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._calm_since(now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._check_array(what text, list jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_interval(what text, duration interval) FROM PUBLIC;
@@ -2161,13 +2205,15 @@ REVOKE ALL ON FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp wi
 
 REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_by_act(run_id uuid, act text, status text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_claimed(worker_id uuid, ends jsonb, status text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._end_overdue(now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._end_overdue(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_runs(ends jsonb) FROM PUBLIC;
 
@@ -2207,6 +2253,8 @@ REVOKE ALL ON FUNCTION perdure._flat_saves(batch jsonb, run_ids uuid[]) FROM PUB
 
 REVOKE ALL ON FUNCTION perdure._forget_steps(run_id uuid, from_step text, error jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._free_forgotten(now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._free_successors(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._grant_kind(role name, kind text) FROM PUBLIC;
@@ -2216,6 +2264,8 @@ REVOKE ALL ON FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now ti
 REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lanes(queues text[]) FROM PUBLIC;
 
@@ -2229,6 +2279,8 @@ REVOKE ALL ON FUNCTION perdure._lock_suspect(worker_id uuid, queues text[], work
 
 REVOKE ALL ON FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._meet_deadlines(now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._nearest(word text, known text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._normal_waits(waits jsonb) FROM PUBLIC;
@@ -2236,8 +2288,6 @@ REVOKE ALL ON FUNCTION perdure._normal_waits(waits jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._note_progress(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._note_tick(now timestamp with time zone) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION perdure._note_timeline(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._now() FROM PUBLIC;
 
@@ -2267,15 +2317,23 @@ REVOKE ALL ON FUNCTION perdure._run_state(worker_id uuid, begun_at timestamp wit
 
 REVOKE ALL ON FUNCTION perdure._server_started_at() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._set_aside(run_id uuid, work text, sqlstate text, message text, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._since(run perdure.runs) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._span(span interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._states(run_ids uuid[], act text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._take_back(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._take_back_orphans(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, run_id uuid, on_duplicate text, OUT taken_by uuid, OUT is_new boolean, OUT predecessor_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
 

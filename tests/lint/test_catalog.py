@@ -19,6 +19,7 @@ INVOKERS = {
 # Columns of time or truth whose plain name says more.
 PLAIN_NAMES = {
     "run.deadline": "the word that people use, in the functions too",
+    "timeline.calm_since": "calm has reigned since then",
     "timeline.since": "a timeline is known since then",
 }
 

@@ -237,8 +237,8 @@ def test_a_message_that_comes_after_the_look_keeps_its_wake(database: Database, 
     worker.suspend(held, wait("w"))
     signal(conn, held.run_id, "other")
     database.admin.execute(
-        "create or replace function perdure._free_successors(run_ids uuid[], now timestamptz) returns integer "
-        "language sql volatile set search_path = pg_catalog, pg_temp as $$ select 0 from pg_advisory_xact_lock(7) $$"
+        "create or replace function perdure._free_successors(run_ids uuid[], now timestamptz) returns void "
+        "language sql volatile set search_path = pg_catalog, pg_temp as $$ select from pg_advisory_xact_lock(7) $$"
     )
     holder = database.connect(autocommit=False)
     holder.execute("select pg_advisory_xact_lock(7)")

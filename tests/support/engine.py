@@ -251,7 +251,8 @@ def declare_dead(database: Database, worker: Worker) -> None:
 
 
 def with_no_grace(database: Database) -> None:
-    """Let deaths be declared although the test's server has just started."""
+    """Let deaths be declared although the test's server has just started and the engine was just installed."""
+    database.admin.execute("update perdure.timeline set calm_since = '-infinity'")
     database.admin.execute(
         "create or replace function perdure._server_started_at() returns timestamptz language sql stable "
         "parallel restricted set search_path = pg_catalog, pg_temp as $$ select '-infinity'::timestamptz $$"

@@ -22,7 +22,7 @@ _of_thread = threading.local()
 
 def trace(key: str, step: str) -> int:
     """Note in the outside world, apart from what the run saves, that a step's code ran; return how often it did."""
-    for _ in range(100):
+    for _ in range(600):
         try:
             if getattr(_of_thread, "conn", None) is None:
                 _of_thread.conn = psycopg.connect(os.environ["PERDURE_DSN"], autocommit=True)

@@ -37,7 +37,7 @@ def bring(database: Database, conn: Connection, to: str) -> UUID:
         declare_dead(database, worker)
     elif to == "timed_out":
         database.admin.execute("update perdure.dispatch set ends_at = '2000-01-01' where run_id = %s", [run_id])
-        conn.execute("select perdure._end_overdue(perdure._now())")
+        conn.execute("select perdure._meet_deadlines(perdure._now())")
         worker.complete(held)
     if to in ("cancelling", "cancelled"):
         act(conn, "cancel", run_id)
