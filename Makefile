@@ -14,6 +14,8 @@ JOBS ?= 2
 
 SCHEMA ?= perdure
 FORCE ?=
+SECONDS ?= 60
+FIRST ?= 1
 ARGS ?=
 IMAGE ?= perdure
 IMAGE_ARGS ?=
@@ -48,6 +50,10 @@ test-all: test  ## everything on 15, then the whole suite (pg_cron aside) on 16,
 	  echo "[test] PostgreSQL $$major, everything but pg_cron"; \
 	  $(PYTEST) tests -n $(JOBS) -m "not cron" $(ARGS); \
 	done
+
+.PHONY: soak
+soak: $(READY) provision  ## simulate seed after seed: SECONDS=60 FIRST=1; ends at the first that breaks a promise
+	@cd tests && PYTHONPATH=. ../$(BIN)/python -m sim.soak --seconds $(SECONDS) --first $(FIRST) $(ARGS)
 
 .PHONY: lint
 lint: $(READY)  ## sqlfluff, ruff, mypy

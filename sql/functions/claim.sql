@@ -198,7 +198,7 @@ as $$
   from (
     select
       o.run_id,
-      gen_random_uuid() as claim,
+      perdure._random_uuid() as claim,
       coalesce(o.begun_at, _hand_over.now) as begun_at,
       coalesce(o.ends_at, case when o.begun_at is null then _hand_over.now + r.timeout end) as ends_at
     from perdure.dispatch as o

@@ -1,4 +1,14 @@
--- Invariant: ids are UUIDv7 made from _now() on every server version, so that a virtual clock rules them too.
+-- Invariant: ids are UUIDv7 made from _now() on every server version, so that a virtual clock rules them too. Nothing
+-- but _random_uuid() makes random ids: a simulation replaces it, and the same seed gives the same run.
+
+create or replace function perdure._random_uuid()
+returns uuid
+language sql
+volatile
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$ select gen_random_uuid() $$;
+comment on function perdure._random_uuid() is 'Make a random uuid: the one source of them. Tests replace it.';
 
 create or replace function perdure._uuid7(at timestamptz default perdure._now())
 returns uuid
@@ -11,7 +21,7 @@ as $$
   select encode(
     substring(int8send(m.micros / 1000) from 3)
     || substring(int8send((28672 + (m.micros % 1000) * 4096 / 1000)::bigint) from 7)
-    || substring(uuid_send(gen_random_uuid()) from 9),
+    || substring(uuid_send(perdure._random_uuid()) from 9),
     'hex')::uuid
   from (select (extract(epoch from _uuid7.at) * 1000000)::bigint as micros) as m
 $$;

@@ -659,6 +659,11 @@ CREATE FUNCTION perdure._raise_unknown(what text, name text, known text[]) RETUR
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._random_uuid() RETURNS uuid
+    LANGUAGE sql PARALLEL RESTRICTED
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._read_setting(name text) RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2298,6 +2303,8 @@ REVOKE ALL ON FUNCTION perdure._permissions() FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._raise_refused(run_id uuid, act text, error text, state text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._raise_unknown(what text, name text, known text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._random_uuid() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._read_setting(name text) FROM PUBLIC;
 

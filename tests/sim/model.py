@@ -1,0 +1,551 @@
+"""What may be true: after each commit, what changed in the tables must follow from the calls of that one transaction.
+
+The simulation knows which transactions took effect, whatever their callers were told. So the model is exact: each new,
+changed or missing row is somebody's, and each answer that was given is true.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sim.sessions import micros
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+Row = Mapping[str, Any]
+Snapshot = Mapping[str, Any]
+
+DRAINS = frozenset({"claim_runs", "drain", "tick"})
+LOOKS = DRAINS | {"suspend_runs", "complete_runs", "fail_runs"}
+RECOVERS = frozenset({"recover", "tick"})
+BATCHES = {
+    "save_steps": "saves",
+    "fail_steps": "tries",
+    "suspend_runs": "suspensions",
+    "complete_runs": "ends",
+    "fail_runs": "ends",
+    "release_runs": "releases",
+}
+# True only where somebody ticks in time; the simulation lets hours pass, so they are judged at the end alone.
+TIMELY = frozenset(
+    {
+        "a_wake_is_drained_soon",
+        "a_deadline_is_kept",
+        "a_successor_is_freed_soon",
+        "a_claim_belongs_to_a_live_worker",
+        "a_worker_reports_its_runs",
+    }
+)
+SHORTEST_CALM = 5_000_000
+
+
+class Violation(Exception):
+    """Something is so that must not be."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"{rule}: {detail}")
+        self.rule = rule
+
+
+@dataclass
+class Call:
+    """A call of the engine, what was committed when it was made, and what it answered."""
+
+    actor: str
+    function: str
+    arguments: dict[str, Any]
+    seen: Snapshot
+    at: int
+    answer: Any = None
+
+    def elements(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """The elements of a worker's batch, each with its answer."""
+        name = BATCHES.get(self.function)
+        if name is None:
+            return []
+        answers = {(row["run_id"], row.get("key"), row.get("attempt")): row for row in self.answer}
+        keyed = self.function in ("save_steps", "fail_steps")
+        return [
+            (
+                each,
+                answers[
+                    each["run_id"],
+                    each["key"] if keyed else None,
+                    each["attempt"] if self.function == "fail_steps" else None,
+                ],
+            )
+            for each in self.arguments[name]
+        ]
+
+
+def require(holds: object, rule: str, detail: object = "") -> None:
+    """Raise a violation unless it holds."""
+    if not holds:
+        raise Violation(rule, str(detail))
+
+
+class Model:
+    """The judge."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.claims: set[str] = set()
+        self.ledger: Counter[str] = Counter()
+        self.counted: Counter[str] = Counter()
+        self.retried: set[str] = set()
+        self.started_at = 1
+        self.timeline_at = 0
+
+    # One commit
+
+    def judge(self, before: Snapshot, after: Snapshot, calls: Sequence[Call], violations: Sequence[Row]) -> None:
+        """Judge what one transaction left."""
+        for row in violations:
+            require(row["invariant"] in TIMELY, row["invariant"], row)
+        self._runs(before, after, calls)
+        self._outcomes(before, after, calls)
+        self._claims(before, after, calls)
+        self._steps(before, after, calls)
+        self._acts(before, after, calls)
+        self._signals(before, after, calls)
+        self._workers(before, after, calls)
+        for call in calls:
+            if call.function in BATCHES:
+                self._answers(before, after, call)
+            elif call.function == "claim_runs":
+                self._claimed(after, call)
+
+    def _runs(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
+        new = after["run"].keys() - before.get("run", {}).keys()
+        require(not before.get("run", {}).keys() - after["run"].keys(), "a_run_never_vanishes")
+        asked: dict[str, Call] = {}
+        for call in calls:
+            if call.function == "start":
+                asked[call.answer[0]] = call
+            elif call.function == "start_many":
+                asked |= {row["run_id"]: call for row in call.answer}
+            elif call.function == "signal_key" and call.arguments.get("start_input") is not None:
+                where = f"{call.arguments['workflow']} {call.arguments['key']}"
+                if where in after["key"]:
+                    asked[after["key"][where]] = call
+        for run_id in new:
+            require(run_id in asked, "a_rollback_leaves_no_trace", run_id)
+            run = after["run"][run_id]
+            if run["key"] is not None:
+                self._keyed(before, after, asked[run_id], run)
+        for run_id, call in asked.items():
+            require(run_id in after["run"], "what_was_started_is_there", run_id)
+            if run_id not in new and call.arguments.get("key") is not None:
+                run = after["run"][run_id]
+                require(run["key"] == call.arguments["key"], "a_key_gives_its_run", run_id)
+        self.counted["started"] += len(new)
+        self.started = len(after["run"])
+
+    def _keyed(self, before: Snapshot, after: Snapshot, call: Call, run: Row) -> None:
+        """A second run under one key needs the option that allows it."""
+        where = f"{run['workflow']} {run['key']}"
+        others = [
+            each
+            for each in after["run"].values()
+            if each["key"] == run["key"] and each["workflow"] == run["workflow"] and each["run_id"] != run["run_id"]
+        ]
+        require(where in after["key"], "a_key_is_taken", where)
+        how = call.arguments.get("on_duplicate", "attach")
+        if not others:
+            return
+        require(how in ("replace", "restart_if_failed", "restart_if_finished"), "a_key_gives_one_run", where)
+        latest = before.get("key", {}).get(where)
+        if latest is None or latest not in before["outcome"]:
+            require(how == "replace" or latest is None, "only_an_ended_run_is_restarted", where)
+        elif how == "restart_if_failed":
+            require(before["outcome"][latest]["status"] in ("failed", "dead"), "only_a_failed_run_is_restarted", where)
+
+    def _outcomes(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
+        old, new = before.get("outcome", {}), after["outcome"]
+        retried = {each for call in calls for each in _retried(call)}
+        for run_id in old.keys() - new.keys():
+            require(run_id in retried, "an_outcome_stays", run_id)
+            self.retried.add(run_id)
+        for run_id, outcome in new.items():
+            if run_id in old:
+                if old[run_id] != outcome:
+                    require(run_id in retried, "an_outcome_never_changes", run_id)
+                continue
+            self.counted[outcome["status"]] += 1
+            self._ended(before, after, calls, run_id, outcome)
+
+    def _ended(self, before: Snapshot, after: Snapshot, calls: Sequence[Call], run_id: str, outcome: Row) -> None:
+        """How a run ended follows from what was asked, and from nothing else."""
+        was = before.get("dispatch", {}).get(run_id)
+        require(was is not None, "only_a_dispatched_run_ends", run_id)
+        status = outcome["status"]
+        now = max((call.at for call in calls), default=0)
+        if status in ("completed", "failed"):
+            name = "complete_runs" if status == "completed" else "fail_runs"
+            ends = [
+                element
+                for call in calls
+                if call.function == name and call.arguments["worker_id"] == was["worker_id"]
+                for element, answer in call.elements()
+                if element["run_id"] == run_id and element["claim"] == was["claim"] and answer["answer"] == "done"
+            ]
+            require(len(ends) >= 1, "only_the_holder_ends_a_run", run_id)
+            require(was["cancel"] is None, "a_cancelled_run_ends_as_cancelled", run_id)
+            if status == "completed":
+                require(outcome["result"] == ends[-1]["result"], "the_result_is_what_was_returned", run_id)
+        elif status == "dead":
+            require(any(call.function in RECOVERS for call in calls), "only_recovery_finds_a_run_dead", run_id)
+            require(was["recoveries"] >= was["max_recoveries"], "no_run_dies_early", run_id)
+            require(was["worker_id"] is not None, "only_a_held_run_dies", run_id)
+        elif status == "timed_out":
+            is_told = was["cancel"] == status
+            require(is_told or micros(was["ends_at"]) <= now, "a_deadline_is_never_early", f"{run_id} {was}")
+        else:
+            act = "cancel" if status == "cancelled" else "terminate"
+            found = (
+                was["cancel"] == status
+                or any(
+                    row["act"] == act and row["run_id"] == run_id and row["applied_at"] is None
+                    for row in before["act"].values()
+                )
+                or any(
+                    row["act"] == act and row["run_id"] == run_id and key not in before["act"]
+                    for key, row in after["act"].items()
+                )
+            )
+            require(found, "only_an_act_ends_a_run_so", f"{run_id} {status}")
+
+    def _claims(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
+        old, new = before.get("dispatch", {}), after["dispatch"]
+        claimed = {row["run_id"]: (call, row) for call in calls if call.function == "claim_runs" for row in call.answer}
+        for run_id, (call, row) in claimed.items():
+            require(row["claim"] not in self.claims, "a_token_is_used_once", row["claim"])
+            self.claims.add(row["claim"])
+            was = old.get(run_id) or {}
+            given_back = was.get("worker_id") == call.arguments["worker_id"] and _gives_back(calls, was)
+            require(was.get("worker_id") is None or given_back, "a_run_is_in_one_workers_hands", run_id)
+            if not given_back:
+                self._due(before, call, row, was)
+        for run_id in old.keys() & new.keys():
+            was, now = old[run_id], new[run_id]
+            if was["claim"] != now["claim"]:
+                require(run_id in claimed, "only_a_claim_gives_a_token", run_id)
+            if was["worker_id"] is not None and now["worker_id"] is None:
+                self._let_go(before, after, calls, was)
+            elif now["worker_id"] is not None and was["worker_id"] != now["worker_id"]:
+                require(run_id in claimed, "a_run_is_in_one_workers_hands", run_id)
+            if now["recoveries"] > was["recoveries"]:
+                is_recovery = any(call.function in RECOVERS for call in calls)
+                require(
+                    (
+                        is_recovery
+                        and now["recoveries"] == was["recoveries"] + 1
+                        and was["worker_id"] is not None
+                        and was["worker_id"] not in before["worker"]
+                    )
+                    or (was["worker_id"] not in after["worker"] and is_recovery),
+                    "only_a_death_is_counted",
+                    run_id,
+                )
+            if now["cancel"] == "timed_out" and was["cancel"] is None:
+                at = max(call.at for call in calls)
+                require(micros(was["ends_at"]) <= at, "a_deadline_is_never_early", f"{run_id} {was['ends_at']}")
+            if now["is_paused"] != was["is_paused"]:
+                require(
+                    any(call.function in LOOKS or call.function == "release_runs" for call in calls),
+                    "only_an_act_pauses",
+                    run_id,
+                )
+
+    def _due(self, before: Snapshot, call: Call, row: Row, was: Row) -> None:
+        """A run is claimed when it is due, not before; a paused one never."""
+        run_id = row["run_id"]
+        pending = {
+            act["act"] for act in before["act"].values() if act["run_id"] == run_id and act["applied_at"] is None
+        }
+        if was.get("is_paused"):
+            require(pending & {"resume", "cancel"}, "a_paused_run_is_not_claimed", run_id)
+        due = micros(was.get("ready_at")) <= call.at
+        waits = was.get("waits") or []
+        names = {wait["name"] for wait in waits if wait["kind"] == "signal"}
+        told = any(each["run_id"] == run_id and each["name"] in names for each in before["signal"].values())
+        freed = was.get("predecessor_id") is not None
+        require(
+            due or told or freed or pending or not was or was.get("cancel"),
+            "no_wait_ends_early",
+            f"{run_id} ready at {was.get('ready_at')}",
+        )
+        if waits and row["cancel"] is None:
+            known = {each["key"] for each in row["steps"] if each["kind"] != "attempt"}
+            retry = any(w["kind"] == "retry" and micros(w["until"]) <= call.at for w in waits)
+            require(
+                retry or any(wait["key"] in known for wait in waits),
+                "a_woken_run_finds_its_answer",
+                f"{run_id} waited for {waits}",
+            )
+
+    def _let_go(self, before: Snapshot, after: Snapshot, calls: Sequence[Call], was: Row) -> None:
+        run_id, worker_id = was["run_id"], was["worker_id"]
+        if _gives_back(calls, was):
+            return
+        for call in calls:
+            if call.function == "stop_worker" and call.arguments["worker_id"] == worker_id:
+                return
+            if call.function in RECOVERS and worker_id not in after["worker"]:
+                return
+        raise Violation("a_claim_is_taken_from_the_dead_only", f"{run_id} of worker {worker_id}")
+
+    def _steps(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
+        old, new = before.get("step", {}), after["step"]
+        retried = {each for call in calls for each in _retried(call)}
+        for name, row in old.items():
+            if name not in new:
+                require(row["run_id"] in retried, "a_checkpoint_stays", name)
+            elif new[name] != row:
+                raise Violation("a_checkpoint_never_changes", name)
+        offered = [
+            (element["run_id"], element["claim"], call.arguments["worker_id"], save)
+            for call in calls
+            for element, save in _saves(call)
+        ]
+        for name in new.keys() - old.keys():
+            row = new[name]
+            was = before.get("dispatch", {}).get(row["run_id"])
+            require(was is not None, "only_an_unfinished_run_gets_steps", name)
+            if row["kind"] in ("signal", "sleep", "timer"):
+                self._answered(before, calls, row, was)
+            elif row["kind"] == "cancel":
+                require(
+                    was["cancel"] is not None
+                    or (after["dispatch"].get(row["run_id"]) or {}).get("cancel")
+                    or after["outcome"].get(row["run_id"], {}).get("status") == "cancelled",
+                    "only_a_cancel_is_delivered",
+                    name,
+                )
+            else:
+                fitting = [
+                    save
+                    for run_id, claim, worker_id, save in offered
+                    if (run_id, claim, worker_id, save["key"])
+                    == (row["run_id"], was["claim"], was["worker_id"], row["key"])
+                    and (save.get("result"), save.get("error")) == (row["result"], row["error"])
+                    and save["ordinal"] == row["ordinal"]
+                ]
+                require(fitting, "only_the_holder_saves", name)
+                if row["kind"] == "transaction":
+                    self.ledger[name] += 1
+        require(
+            Counter(after["ledger"] or []) == self.ledger,
+            "a_transaction_step_is_one_commit_with_its_writes",
+            Counter(after["ledger"] or []) - self.ledger or self.ledger - Counter(after["ledger"] or []),
+        )
+        for key, row in before.get("step_attempt", {}).items():
+            there = after["step_attempt"].get(key)
+            require(there == row or row["run_id"] in retried, "a_failed_try_stays", key)
+
+    def _answered(self, before: Snapshot, calls: Sequence[Call], row: Row, was: Row) -> None:
+        """A wait ends by the oldest message of its name, else when its time has come; only one at a time."""
+        run_id = row["run_id"]
+        at: int | None = None
+        waits: list[dict[str, Any]] = []
+        for call in calls:
+            if call.function == "claim_runs" and any(each["run_id"] == run_id for each in call.answer):
+                at, seen, waits = call.at, call.seen, waits or was["waits"] or []
+            elif call.function == "suspend_runs":
+                for element, answer in call.elements():
+                    if (
+                        element["run_id"] == run_id
+                        and element["claim"] == was["claim"]
+                        and answer["answer"] in ("answered", "suspended")
+                    ):
+                        at, seen, waits = call.at, call.seen, element["waits"]
+        require(at is not None, "only_a_look_answers_a_wait", f"{run_id} {row['key']}")
+        wait = next((each for each in waits if each["key"] == row["key"]), None)
+        require(wait is not None, "only_what_is_waited_for_is_answered", f"{run_id} {row['key']}")
+        assert wait is not None and at is not None
+        consumed = {each["signal_id"] for each in before["step"].values() if each["run_id"] == run_id}
+        there = sorted(
+            (each["sent_at"], each["sequence"], each["id"])
+            for each in seen["signal"].values()
+            if each["run_id"] == run_id and each["name"] == wait.get("name") and each["id"] not in consumed
+        )
+        if row["signal_id"] is None:
+            require(micros(wait.get("until")) <= at, "no_wait_ends_early", f"{run_id} {row['key']} {wait}")
+            require(wait["kind"] != "signal" or not there, "a_message_wins_over_a_time_out", f"{run_id} {row['key']}")
+        else:
+            require(there and there[0][2] == row["signal_id"], "messages_come_in_the_order_sent", f"{run_id} {there}")
+        siblings = {each["key"] for each in waits if each["key"] != row["key"]}
+        fresh = [
+            name
+            for name in siblings
+            if f"{run_id} {name}" in self.world.seen["step"] and f"{run_id} {name}" not in before["step"]
+        ]
+        require(not fresh, "one_wait_is_answered_at_a_time", f"{run_id} {row['key']} and {fresh}")
+
+    def _acts(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
+        old, new = before.get("act", {}), after["act"]
+        asked = {(run_id, act) for call in calls for run_id, act, answer in _asked(call) if answer == "accepted"}
+        fresh = {(row["run_id"], row["act"]) for key, row in new.items() if key not in old}
+        replaced = {
+            (run["predecessor_id"], "cancel")
+            for run_id, run in after["run"].items()
+            if run_id not in before.get("run", {}) and run["predecessor_id"] is not None
+        }
+        released = {
+            (element["run_id"], "pause")
+            for call in calls
+            if call.function == "release_runs"
+            for element in call.arguments["releases"]
+            if element.get("pause_reason")
+        }
+        require(asked <= fresh, "an_accepted_act_is_kept", asked - fresh)
+        require(fresh <= asked | replaced | released, "nobody_acts_unasked", fresh - asked - replaced - released)
+        for key, row in old.items():
+            now = new.get(key)
+            require(now is not None, "an_act_is_kept", key)
+            if row["applied_at"] is not None:
+                require(now == row, "an_act_is_answered_once", key)
+            elif now["applied_at"] is not None and now["answer"] == "accepted":
+                self._applied(before, after, calls, now)
+
+    def _applied(self, before: Snapshot, after: Snapshot, calls: Sequence[Call], act: Row) -> None:
+        run_id = act["run_id"]
+        self.counted[f"applied {act['act']}"] += 1
+        outcome, dispatch = after["outcome"].get(run_id), after["dispatch"].get(run_id)
+        if act["act"] == "terminate":
+            require(outcome and outcome["status"] == "terminated", "a_termination_ends_its_run", run_id)
+        elif act["act"] == "cancel":
+            require(outcome or (dispatch and dispatch["cancel"] is not None), "a_cancel_takes_effect", run_id)
+
+    def _signals(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
+        old, new = before.get("signal", {}), after["signal"]
+        fresh = Counter(row["run_id"] for key, row in new.items() if key not in old)
+        sent: Counter[str] = Counter()
+        for call in calls:
+            if call.function in ("signal", "signal_key") and call.answer == ["accepted"]:
+                run_id = call.arguments.get("run_id") or after["key"].get(
+                    f"{call.arguments['workflow']} {call.arguments['key']}"
+                )
+                sent[run_id] += 1
+                found = new.get(f"{run_id} {call.arguments.get('id')}")
+                require(
+                    found and found["payload"] == call.arguments["payload"],
+                    "an_accepted_message_is_there",
+                    call.arguments,
+                )
+            elif call.function in ("signal", "signal_key") and call.answer == ["duplicate"]:
+                require(
+                    any(each["id"] == call.arguments["id"] for each in new.values()),
+                    "only_a_message_that_is_there_is_a_duplicate",
+                    call.arguments,
+                )
+        require(fresh == sent, "messages_are_those_that_were_sent", f"{fresh} {sent}")
+        for key, row in old.items():
+            require(new.get(key) == row, "a_message_stays", key)
+
+    def _workers(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
+        for worker_id in before.get("worker", {}).keys() - after["worker"].keys():
+            worker = before["worker"][worker_id]
+            if any(c.function == "stop_worker" and c.arguments["worker_id"] == worker_id for c in calls):
+                continue
+            at = max((call.at for call in calls if call.function in RECOVERS), default=None)
+            require(at is not None, "only_recovery_buries", worker_id)
+            assert at is not None
+            silent = at - micros(before["beat"][worker_id]["beat_at"])
+            shortest = 1_500_000 if worker["is_direct"] and not self.world.is_locked(worker_id) else 30_000_000
+            require(silent > shortest, "no_live_worker_is_buried", f"{worker_id} silent for {silent / 1e6} s")
+            calm = max(self.started_at, self.timeline_at) + SHORTEST_CALM
+            require(at >= calm, "nobody_dies_of_a_restart", worker_id)
+            self.counted["buried"] += 1
+
+    # Answers
+
+    def _answers(self, before: Snapshot, after: Snapshot, call: Call) -> None:
+        worker_id = call.arguments["worker_id"]
+        for element, row in call.elements():
+            run_id, claim, answer = element["run_id"], element["claim"], row["answer"]
+            was = before["dispatch"].get(run_id) or {}
+            is_held = was.get("claim") == claim and was.get("worker_id") == worker_id
+            saw = call.seen["dispatch"].get(run_id) or {}
+            was_held = saw.get("claim") == claim and saw.get("worker_id") == worker_id
+            require(
+                answer != "lost" or not (is_held and was_held), "no_holder_is_told_that_it_lost", f"{run_id} {claim}"
+            )
+            if call.function == "save_steps" and answer in ("saved", "on_record"):
+                there = after["step"].get(f"{run_id} {element['key']}")
+                require(there and there["result"] == row["result"], "a_save_is_on_record", f"{run_id} {element['key']}")
+                require(is_held, "only_the_holder_saves", f"{run_id} {element['key']}")
+            elif call.function == "suspend_runs" and answer == "suspended":
+                now = after["dispatch"].get(run_id)
+                require(is_held, "only_the_holder_suspends", run_id)
+                waits = now and ((now["worker_id"] is None and now["waits"]) or now["claim"] != claim)  # claimed again
+                require(waits, "a_suspended_run_waits", run_id)
+            elif call.function in ("complete_runs", "fail_runs") and answer == "done":
+                status = "completed" if call.function == "complete_runs" else "failed"
+                there = after["outcome"].get(run_id)
+                require(there and there["status"] == status and there["claim"] == claim, "done_is_done", run_id)
+            elif call.function == "fail_steps" and answer == "exhausted":
+                require(f"{run_id} {element['key']}" in after["step"], "an_exhausted_step_is_on_record", run_id)
+            elif answer == "answered":
+                require(is_held, "only_the_holder_is_answered", run_id)
+                require(f"{run_id} {row['checkpoint']['key']}" in after["step"], "an_answer_is_on_record", run_id)
+
+    def _claimed(self, after: Snapshot, call: Call) -> None:
+        """Who claims a run sees all that is on record."""
+        for row in call.answer:
+            run_id = row["run_id"]
+            if run_id not in after["dispatch"] or after["dispatch"][run_id]["claim"] != row["claim"]:
+                continue
+            told = sorted(each["key"] for each in row["steps"] if each["kind"] != "attempt")
+            there = sorted(each["key"] for each in after["step"].values() if each["run_id"] == run_id)
+            require(told == there, "a_claim_brings_all_checkpoints", f"{run_id} {told} {there}")
+
+    # The end
+
+    def judge_end(self, after: Snapshot, violations: Sequence[Row]) -> None:
+        """Everything has ended, and the counters agree."""
+        require(not violations, "violations_is_empty", violations)
+        require(not after["dispatch"], "every_run_ends", list(after["dispatch"]))
+        require(after["outcome"].keys() == after["run"].keys(), "every_run_has_one_outcome")
+        require(not after["wake"], "every_wake_is_drained", after["wake"])
+        pending = [key for key, row in after["act"].items() if row["applied_at"] is None]
+        require(not pending, "every_act_is_answered", pending)
+
+
+def _gives_back(calls: Sequence[Call], was: Row) -> bool:
+    return any(
+        element["run_id"] == was["run_id"] and element["claim"] == was["claim"]
+        for call in calls
+        if call.function in ("suspend_runs", "release_runs") and call.arguments["worker_id"] == was["worker_id"]
+        for element, _ in call.elements()
+    )
+
+
+def _retried(call: Call) -> list[str]:
+    if call.function == "retry" and call.answer == ["accepted"]:
+        return [call.arguments["run_id"]]
+    if call.function == "retry_many":
+        return [row["run_id"] for row in call.answer if row["answer"] == "accepted"]
+    return []
+
+
+def _asked(call: Call) -> list[tuple[str, str, str]]:
+    if call.function in ("cancel", "terminate", "pause", "resume"):
+        return [(call.arguments["run_id"], call.function, call.answer[0])]
+    if call.function in ("cancel_many", "terminate_many", "pause_many", "resume_many"):
+        return [(row["run_id"], call.function.removesuffix("_many"), row["answer"]) for row in call.answer]
+    return []
+
+
+def _saves(call: Call) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    if call.function == "save_transaction_step":
+        return [(call.arguments["save"], call.arguments["save"])]
+    if call.function in ("save_steps", "fail_steps"):
+        return [(each, each) for each, _ in call.elements()]
+    if call.function in BATCHES:
+        return [(each, save) for each, _ in call.elements() for save in each.get("saves") or []]
+    return []

@@ -1,0 +1,310 @@
+"""A database prepared for the simulation, and sessions on it that one thread can hold by the dozen.
+
+Invariants:
+
+* Whatever is chance or time in the engine comes from here: `_now()` reads a sequence that the simulation moves,
+  `_random_uuid()` counts, `random()` is seeded for each session, nothing sleeps, no lock wait ends by itself.
+* A statement has either ended or waits for a lock when `settle` returns; which of the two is no matter of speed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from psycopg import pq
+
+from support import provision
+from support.database import FORGETFUL, Database, PostgresServer, any_server, private_server, remove
+
+EPOCH = "2030-01-01 00:00:00+00"
+_OPTIONS = (
+    "-c jit=off -c max_parallel_workers_per_gather=0 -c client_min_messages=error -c timezone=UTC "
+    "-c statement_timeout=0 -c application_name=simulation"
+)
+_KEPT = ("setting", "install", "role_grant")
+
+_PREPARE = f"""
+create schema sim;
+grant usage on schema sim to public;
+create unlogged sequence sim.clock;
+create unlogged sequence sim.started;
+create unlogged sequence sim.timeline;
+create unlogged sequence sim.dice;
+create table sim.ledger (run_id uuid not null, key text not null);
+grant select, usage on all sequences in schema sim to public;
+grant select, insert on sim.ledger to public;
+create or replace function perdure._now() returns timestamptz language sql volatile parallel restricted
+set search_path = pg_catalog, pg_temp as
+$$ select timestamptz '{EPOCH}' + c.last_value * interval '1 microsecond' from sim.clock as c $$;
+create or replace function perdure._server_started_at() returns timestamptz language sql stable parallel restricted
+set search_path = pg_catalog, pg_temp as
+$$ select timestamptz '{EPOCH}' + c.last_value * interval '1 microsecond' from sim.started as c $$;
+create or replace function perdure._timeline() returns integer language sql volatile parallel restricted
+set search_path = pg_catalog, pg_temp as
+$$ select c.last_value::integer from sim.timeline as c $$;
+create or replace function perdure._random_uuid() returns uuid language sql volatile parallel restricted
+set search_path = pg_catalog, pg_temp as
+$$ select md5(nextval('sim.dice')::text)::uuid $$;
+"""
+
+# No real time may pass: neither is a lock wait given up, nor does a stopping worker sleep between two looks. And the
+# wakes are truncated whenever nobody holds them, not only when they fill a megabyte.
+_TIMELESS = """
+do $do$
+declare
+  v_function regprocedure;
+  v_text text;
+begin
+  for v_function in
+    select p.oid::regprocedure from pg_proc as p
+    where p.pronamespace = 'perdure'::regnamespace and p.proconfig::text like '%lock_timeout%'
+  loop
+    execute format('alter function %s set lock_timeout = ''1 hour''', v_function);
+  end loop;
+  for v_function, v_text in
+    select p.oid::regprocedure, pg_get_functiondef(p.oid) from pg_proc as p
+    where p.pronamespace = 'perdure'::regnamespace and p.prokind = 'f'
+      and (p.prosrc like '%pg_sleep(%' or p.proname in ('_truncate_wake', '_fence_any'))
+  loop
+    v_text := replace(v_text, '< 1048576', '< 1');
+    v_text := replace(v_text, 'extract(epoch from v_lease) * 1000', '3600000');
+    execute regexp_replace(v_text, 'perform pg_sleep\\([^;]*;', 'null;');
+  end loop;
+  for v_text in
+    select c.oid::regclass::text from pg_class as c
+    where c.relnamespace = 'perdure'::regnamespace and c.relkind = 'r'
+  loop
+    execute format('alter table %s set (autovacuum_enabled = off)', v_text);
+  end loop;
+end;
+$do$
+"""
+
+
+class Refused(Exception):
+    """The database answered with an error."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(f"{sqlstate} {message}")
+        self.sqlstate = sqlstate
+
+
+class Lost(Exception):
+    """The connection broke; what the last statement did is not known to whoever sent it."""
+
+
+@lru_cache(maxsize=65536)
+def micros(text: str | None) -> float:
+    """A timestamp of jsonb as microseconds since the epoch of the simulation; nothing is infinitely far ahead."""
+    if text is None or text == "infinity":
+        return float("inf")
+    if text == "-infinity":
+        return float("-inf")
+    found = re.fullmatch(r"(\d+)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?\+00:00", text)
+    assert found is not None, text
+    year, month, day, hour, minute, second = (int(each) for each in found.groups()[:6])
+    days = _days(year, month, day) - _days(2030, 1, 1)
+    return ((days * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000 + int((found[7] or "0").ljust(6, "0"))
+
+
+def _days(year: int, month: int, day: int) -> int:
+    year -= month <= 2
+    era, of_era = divmod(year, 400)
+    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year
+
+
+class Wire:
+    """One connection, asynchronous; whoever holds it sends a statement and settles."""
+
+    def __init__(self, dsn: str, seed: float) -> None:
+        self.pgconn = pq.PGconn.connect(dsn.encode())
+        assert self.pgconn.status == pq.ConnStatus.OK, self.pgconn.error_message
+        self.pid = self.pgconn.backend_pid
+        self.execute(f"select setseed({seed})")
+
+    def send(self, query: str, parameters: Sequence[str | None] = ()) -> None:
+        """Send a statement."""
+        values = [None if each is None else each.encode() for each in parameters]
+        self.pgconn.send_query_params(query.encode(), values)
+
+    def is_done(self, seconds: float) -> bool:
+        """Whether the answer is there, waiting for it a moment."""
+        if self.pgconn.is_busy():
+            if not select.select([self.pgconn.socket], [], [], seconds)[0]:
+                return False
+            self.pgconn.consume_input()
+        return not self.pgconn.is_busy()
+
+    def fetch(self) -> list[list[str | None]]:
+        """Read the answer; raises what it says."""
+        last: pq.abc.PGresult | None = None
+        while (result := self.pgconn.get_result()) is not None:
+            last = result
+        assert last is not None
+        if last.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+            state = last.error_field(pq.DiagnosticField.SQLSTATE)
+            words = last.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
+            if state is None:
+                raise Lost(self.pgconn.error_message.decode())
+            raise Refused(state.decode(), (words or b"").decode())
+        return [[_text(last.get_value(row, column)) for column in range(last.nfields)] for row in range(last.ntuples)]
+
+    def execute(self, query: str, parameters: Sequence[str | None] = ()) -> list[list[str | None]]:
+        """Send a statement and wait for its answer."""
+        self.send(query, parameters)
+        while not self.is_done(1.0):
+            pass
+        return self.fetch()
+
+    def prepare(self, name: str, query: str) -> None:
+        """Prepare a statement for `execute_prepared`."""
+        self.pgconn.send_prepare(name.encode(), query.encode())
+        while not self.is_done(1.0):
+            pass
+        self.fetch()
+
+    def execute_prepared(self, name: str, parameters: Sequence[str | None] = ()) -> list[list[str | None]]:
+        """Execute a prepared statement."""
+        self.pgconn.send_query_prepared(name.encode(), [None if each is None else each.encode() for each in parameters])
+        while not self.is_done(1.0):
+            pass
+        return self.fetch()
+
+    def close(self) -> None:
+        """Hang up."""
+        self.pgconn.finish()
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
+
+
+_SNAPSHOT = """
+select jsonb_build_object(
+  'run', (select jsonb_object_agg(t.run_id, to_jsonb(t)) from perdure.run as t),
+  'dispatch', (select jsonb_object_agg(t.run_id, to_jsonb(t)) from perdure.dispatch as t),
+  'outcome', (select jsonb_object_agg(t.run_id, to_jsonb(t)) from perdure.outcome as t),
+  'step', (select jsonb_object_agg(t.run_id || ' ' || t.key, to_jsonb(t)) from perdure.step as t),
+  'step_attempt', (
+    select jsonb_object_agg(t.run_id || ' ' || t.key || ' ' || t.attempt, to_jsonb(t)) from perdure.step_attempt as t),
+  'signal', (select jsonb_object_agg(t.run_id || ' ' || t.id, to_jsonb(t)) from perdure.signal as t),
+  'act', (select jsonb_object_agg(t.act_id, to_jsonb(t)) from perdure.act as t),
+  'key', (select jsonb_object_agg(t.workflow || ' ' || t.key, t.run_id) from perdure.run_key as t),
+  'worker', (select jsonb_object_agg(t.worker_id, to_jsonb(t)) from perdure.worker as t),
+  'beat', (select jsonb_object_agg(t.worker_id, to_jsonb(t)) from perdure.worker_beat as t),
+  'wake', (select jsonb_agg(t.run_id order by t.run_id) from perdure.wake as t),
+  'ledger', (select jsonb_agg(t.run_id || ' ' || t.key order by t.run_id, t.key) from sim.ledger as t)),
+  (select jsonb_agg(to_jsonb(v) order by v.invariant, v.run_id, v.detail) from perdure.violations as v)
+"""
+
+
+@contextmanager
+def quiet_server(prefix: str) -> Iterator[PostgresServer]:
+    """A server on which nothing happens by itself: vacuum would decide where rows lie, and so in which order they come."""
+    binaries = provision.own_binaries() if "PERDURE_TEST_DSN" not in os.environ else None
+    if binaries is None:
+        with any_server(provision.provide(), prefix) as server:
+            yield server
+        return
+    server = private_server(binaries, prefix, {**FORGETFUL, "autovacuum": "off"})
+    try:
+        yield server
+    finally:
+        remove(server)
+
+
+class Arena:
+    """The prepared database, empty between two simulations; its own onlooker moves the clock and looks."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.onlooker = Wire(self.dsn(database.superuser), 0.5)
+        self.onlooker.execute("set plan_cache_mode = force_generic_plan")
+        for statement in (_PREPARE, _TIMELESS):
+            self.onlooker.pgconn.exec_(statement.encode())
+        self.onlooker.prepare("look", _SNAPSHOT)
+        self.onlooker.prepare("time", "select setval('sim.clock', $1::bigint)")
+        self.onlooker.prepare(
+            "waits",
+            "select array_to_json(pg_blocking_pids(a.pid)) from pg_stat_activity as a "
+            "where a.pid = $1::integer and a.wait_event_type = 'Lock'",
+        )
+        self._tables = ", ".join(
+            str(name)
+            for [name] in self.onlooker.execute(
+                "select c.oid::regclass from pg_class as c where c.relnamespace = 'perdure'::regnamespace "
+                "and c.relkind in ('r', 'p') and not c.relispartition and c.relname <> all(string_to_array($1, ','))",
+                [",".join(_KEPT)],
+            )
+        )
+
+    def dsn(self, role: str | None = None) -> str:
+        """The connection string, with the settings that leave nothing to chance."""
+        return f"{self.database.dsn(role)} options='{_OPTIONS}'"
+
+    def connect(self, seed: float) -> Wire:
+        """Open a session of a worker or client, as the plain owner."""
+        return Wire(self.dsn(), seed)
+
+    def empty(self) -> None:
+        """Remove every trace of an earlier simulation."""
+        self.onlooker.execute(f"truncate {self._tables}, sim.ledger restart identity")
+        self.onlooker.execute(
+            "select setval('sim.clock', 1), setval('sim.started', 1), setval('sim.timeline', 1), "
+            "setval('sim.dice', 1), setval('perdure.signal_sequence', 1)"
+        )
+
+    def replace(self, function: str, old: str, new: str) -> str:
+        """Change the text of one of the engine's functions; return what it was."""
+        [[was]] = self.onlooker.execute("select pg_get_functiondef(to_regproc($1))", [f"perdure.{function}"])
+        assert was is not None and was.count(old) == 1, f"{function} does not have {old!r} exactly once"
+        self.onlooker.execute(was.replace(old, new))
+        return was
+
+    def set_time(self, now: int) -> None:
+        """Move the clock."""
+        self.onlooker.execute_prepared("time", [str(now)])
+
+    def look(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Read everything that is committed, and what is wrong with it."""
+        [[found, wrong]] = self.onlooker.execute_prepared("look")
+        assert found is not None
+        snapshot = {name: rows or {} for name, rows in json.loads(found).items()}
+        return snapshot, json.loads(wrong) if wrong else []
+
+    def blockers(self, pid: int) -> list[int]:
+        """Who is in a backend's way; empty when it does not wait for a lock."""
+        rows = self.onlooker.execute_prepared("waits", [str(pid)])
+        return json.loads(rows[0][0] or "[]") if rows else []
+
+    def terminate(self, pid: int) -> None:
+        """Kill a backend and wait until it is gone, with its locks."""
+        self.onlooker.execute("select pg_terminate_backend($1::integer, 30000)", [str(pid)])
+
+    def cancel(self, pid: int) -> None:
+        """Cancel what a backend is doing."""
+        self.onlooker.execute("select pg_cancel_backend($1::integer)", [str(pid)])
+
+    def settle(self, wire: Wire) -> list[int]:
+        """Wait until a statement has ended, or waits for a lock: then return who is in its way."""
+        deadline = time.monotonic() + 120
+        patience = 0.004
+        while not wire.is_done(patience):
+            if blockers := self.blockers(wire.pid):
+                return blockers
+            assert time.monotonic() < deadline, "a statement neither ends nor waits for a lock"
+            patience = min(patience * 2, 0.05)
+        return []
+
+    def close(self) -> None:
+        """Hang up."""
+        self.onlooker.close()

@@ -1,0 +1,431 @@
+"""Workers of the simulation: they speak the protocol as the driver does, and break as workers do.
+
+A worker has three hands, each a connection of its own: one beats and registers, one flushes batches and claims, one
+executes transaction steps. What it knows of its runs is in memory and goes with a crash.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.program import Move, next_move
+from sim.sessions import Lost, Refused, micros
+from sim.world import Session, Turn, World, iso
+
+WORKFLOWS = ("plain", "other")
+BEAT = 1_000_000
+_TRY_AGAIN = ("40001", "40P01", "55P03", "57014")
+# In this order a flush calls them, as the driver's does.
+FUNCTIONS = (
+    ("save_steps", "saves"),
+    ("fail_steps", "tries"),
+    ("suspend_runs", "suspensions"),
+    ("complete_runs", "ends"),
+    ("fail_runs", "ends"),
+    ("release_runs", "releases"),
+)
+
+
+@dataclass
+class Held:
+    """A run in a worker's memory."""
+
+    run_id: str
+    claim: str
+    program: dict[str, Any]
+    begun_at: str
+    checkpoints: dict[str, dict[str, Any]]
+    attempts: dict[str, tuple[int, float]]
+    ordinal: int
+    pending: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    keep: bool = False
+    must_release: bool = False
+    is_told: bool = False
+    is_in_hand: bool = False
+
+    def named(self, **fields: Any) -> dict[str, Any]:
+        """An element of a batch that names the run by its claim."""
+        return {"run_id": self.run_id, "claim": self.claim, **fields}
+
+    def move(self) -> Move:
+        """What the run asks for next."""
+        return next_move(self.run_id, self.program, self.checkpoints, self.begun_at)
+
+    def take(self, checkpoint: dict[str, Any]) -> None:
+        """Note what is on record."""
+        self.checkpoints[checkpoint["key"]] = checkpoint
+        self.ordinal = max(self.ordinal, checkpoint["ordinal"])
+
+
+class Worker:
+    """The memory that the three hands share."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.flusher = Session(world, f"{name}.flush")
+        self.beater = Session(world, f"{name}.beat")
+        self.hand = Session(world, f"{name}.hand")
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget everything, as a process that died."""
+        self.worker_id: str | None = None
+        self.is_direct = False
+        self.timeline = 1
+        self.held: dict[str, Held] = {}
+        self.must_reconcile = False
+        self.beat_at = 0
+
+    def drop_all(self) -> None:
+        """Forget what is held: the database gave it to others, or will."""
+        self.worker_id = None
+        self.held = {}
+        self.must_reconcile = False
+
+    # The hand that beats
+
+    def beat(self) -> Turn:
+        """Register, then beat each second."""
+        while True:
+            try:
+                if self.worker_id is None:
+                    yield from self._register()
+                elif self.world.now - self.beat_at >= BEAT:
+                    yield from self._beat_once(self.worker_id)
+                else:
+                    yield
+            except (Lost, Refused) as error:
+                self._refused(error)
+                yield from self._give_up(self.beater)
+                yield
+
+    def _register(self) -> Turn:
+        chance = self.world.chance
+        is_direct = chance.random() < 0.5
+        workflows = frozenset(WORKFLOWS if chance.random() < 0.8 or self.world.is_calm else WORKFLOWS[:1])
+        self.beat_at = self.world.now
+        [worker_id] = yield from self.beater.call(
+            "register_worker", queues=frozenset({"default", "slow"}), workflows=workflows, is_direct=is_direct
+        )
+        self.held = {}
+        self.worker_id, self.is_direct, self.must_reconcile = worker_id, is_direct, False
+        self.timeline = self.world.timeline
+        if is_direct:
+            self.world.locks[worker_id] = (self.beater, self.beater.generation)
+
+    def _beat_once(self, worker_id: str) -> Turn:
+        self.beat_at = self.world.now
+        if self.is_direct and not self.world.is_locked(worker_id):
+            yield from self.beater.call("worker_lock", worker_id=worker_id)
+            self.world.locks[worker_id] = (self.beater, self.beater.generation)
+        [answer] = yield from self.beater.call("beat", worker_id=worker_id, runs_held=str(len(self.held)))
+        if worker_id != self.worker_id:
+            return
+        if answer["timeline"] != self.timeline:
+            self.drop_all()
+            return
+        self.must_reconcile |= answer["reconcile"]
+        for told in answer["runs"]:
+            held = self.held.get(told["run_id"])
+            if held is not None and held.claim == told["claim"]:
+                held.must_release |= told["is_paused"]
+                held.is_told = True
+
+    # The hand that flushes
+
+    def flush(self) -> Turn:
+        """Send what runs ask for, claim more, and reconcile where it is not sure."""
+        while True:
+            try:
+                yield from self._round()
+            except (Lost, Refused) as error:
+                self._refused(error)
+                yield from self._give_up(self.flusher)
+                yield
+
+    def _round(self) -> Turn:
+        chance, worker_id = self.world.chance, self.worker_id
+        if worker_id is None:
+            yield
+        elif self.must_reconcile and (not any(h.pending for h in self.held.values()) or chance.random() < 0.5):
+            yield from self._reconcile(worker_id)
+        elif not self.world.is_calm and chance.random() < 0.008:
+            yield from self._stop(worker_id)
+        else:
+            yield from self._flush(worker_id)
+
+    def _flush(self, worker_id: str) -> Turn:
+        chance = self.world.chance
+        sent: list[tuple[Held, str, dict[str, Any]]] = []
+        for held in list(self.held.values()):
+            if not held.is_in_hand and (self.world.is_calm or chance.random() < 0.7):
+                if not held.pending:
+                    held.pending = self._plan(held)
+                sent += [(held, function, element) for function, element in held.pending]
+        room = 6 - len(self.held)
+        claims = room > 0 and chance.random() < 0.6
+        if not sent and not claims:
+            yield
+            return
+        try:
+            yield from self.flusher.begin()
+            answers = []
+            for function, name in FUNCTIONS:
+                for keep in (False, True) if function == "suspend_runs" else (False,):
+                    group = [(h, e) for h, f, e in sent if f == function and h.keep == keep]
+                    if group:
+                        arguments: dict[str, Any] = {"worker_id": worker_id, name: [e for _, e in group]}
+                        if function == "suspend_runs":
+                            arguments["keep"] = keep
+                        rows = yield from self.flusher.call(function, **arguments)
+                        answers.append((function, group, rows))
+            claimed = []
+            if claims:
+                claimed = yield from self.flusher.call(
+                    "claim_runs", worker_id=worker_id, max_runs=str(chance.randint(1, room))
+                )
+            yield from self.flusher.commit()
+        except Lost:
+            self.must_reconcile = self.must_reconcile or claims or chance.random() < 0.5
+            raise
+        if worker_id != self.worker_id:
+            return  # what is in memory now is another registration's
+        for function, group, rows in answers:
+            found = {(row["run_id"], row.get("key")): row for row in rows}
+            keyed = function in ("save_steps", "fail_steps")
+            for held, element in group:
+                self._take(held, function, element, found[element["run_id"], element["key"] if keyed else None])
+        for row in claimed:
+            self._take_claim(row)
+
+    def _take_claim(self, row: dict[str, Any]) -> None:
+        steps = {step["key"]: step for step in row["steps"] if step["kind"] != "attempt"}
+        attempts = {
+            step["key"]: (step["attempt"], micros(step["retry_at"]))
+            for step in row["steps"]
+            if step["kind"] == "attempt"
+        }
+        ordinal = max((step["ordinal"] for step in steps.values()), default=0)
+        self.held[row["run_id"]] = Held(
+            row["run_id"], row["claim"], row["input"], row["begun_at"], steps, attempts, ordinal
+        )
+
+    def _plan(self, held: Held) -> list[tuple[str, dict[str, Any]]]:
+        """Decide what a run sends: one call, or several saves."""
+        chance = self.world.chance
+        held.keep = False
+        move = held.move()
+        if held.must_release or chance.random() < 0.03:
+            held.must_release = True
+            saves = []
+            if move.what == "save" and chance.random() < 0.5:
+                saves = [self._save(held, 1, *move.saves[0])]
+            return [("release_runs", held.named(saves=saves))]
+        if held.is_told or (move.waits and move.saves and chance.random() < 0.4) or chance.random() < 0.05:
+            held.is_told = False
+            held.keep = True
+            waits = [_sent(wait) for wait in move.waits]
+            return [("suspend_runs", held.named(waits=waits, after=held.ordinal))]
+        if move.what == "save":
+            return self._plan_saves(held, move)
+        if move.what == "try":
+            return self._plan_try(held, move)
+        if move.what == "wait":
+            return [("suspend_runs", held.named(waits=[_sent(wait) for wait in move.waits], after=held.ordinal))]
+        if move.what == "pause":
+            saves = [self._save(held, 1, *move.saves[0])]
+            return [("release_runs", held.named(saves=saves, pause_reason="the workflow asks for it"))]
+        if move.what == "end":
+            return [self._plan_end(held, move)]
+        return []
+
+    def _plan_saves(self, held: Held, move: Move) -> list[tuple[str, dict[str, Any]]]:
+        """Save some of what is missing; the last saves may go along with what comes after them."""
+        chance = self.world.chance
+        count = chance.randint(1, len(move.saves))
+        saves = [self._save(held, n, *each) for n, each in enumerate(move.saves[:count], 1)]
+        if count == len(move.saves) and chance.random() < 0.4:
+            ahead = Held(held.run_id, held.claim, held.program, held.begun_at, dict(held.checkpoints), {}, held.ordinal)
+            for save in saves:
+                ahead.take({**save, "saved_at": iso(self.world.now).replace(" ", "T")})
+            after = ahead.move()
+            if after.what == "wait":
+                waits = [_sent(wait) for wait in after.waits]
+                return [("suspend_runs", held.named(waits=waits, saves=saves, after=ahead.ordinal))]
+            if after.what == "end":
+                function, element = self._plan_end(ahead, after)
+                return [(function, {**element, "saves": saves})]
+        return [("save_steps", {**held.named(), **save}) for save in saves]
+
+    def _plan_try(self, held: Held, move: Move) -> list[tuple[str, dict[str, Any]]]:
+        chance = self.world.chance
+        [(key, value)] = move.saves
+        attempt, retry_at = held.attempts.get(key, (0, 0.0))
+        if retry_at > self.world.now:
+            if chance.random() < 0.5:
+                return []  # waits in memory
+            wait = {"key": key, "kind": "retry", "until": iso(retry_at)}
+            return [("suspend_runs", held.named(waits=[wait], after=held.ordinal))]
+        if attempt < move.fails:
+            tried = {
+                "key": key, "kind": "step", "ordinal": held.ordinal + 1, "attempt": attempt + 1,
+                "error": {"type": "Oops", "message": key}, "policy": move.policy,
+            }  # fmt: skip
+            return [("fail_steps", held.named(**tried))]
+        return [("save_steps", {**held.named(), **self._save(held, 1, key, value)})]
+
+    def _plan_end(self, held: Held, move: Move) -> tuple[str, dict[str, Any]]:
+        if move.error is None:
+            return "complete_runs", held.named(result=move.result)
+        return "fail_runs", held.named(error=move.error)
+
+    def _save(self, held: Held, n: int, key: str, value: Any) -> dict[str, Any]:
+        return {"key": key, "kind": "step", "ordinal": held.ordinal + n, "result": value}
+
+    def _take(self, held: Held, function: str, element: dict[str, Any], row: dict[str, Any]) -> None:
+        """Learn from an acknowledged answer."""
+        answer = row["answer"]
+        self.world.counted[f"answer {answer}"] += 1
+        if self.held.get(held.run_id) is not held:
+            return  # claimed again meanwhile
+        if answer == "busy":
+            return  # the same again
+        held.pending = [each for each in held.pending if each[1] is not element]
+        if answer in ("saved", "on_record"):
+            held.take(
+                {"key": row["key"], **{k: row[k] for k in ("ordinal", "kind", "saved_at")}, "result": row["result"]}
+            )
+            held.must_release |= row["ordinal"] != element["ordinal"]
+        elif answer == "retry":
+            held.attempts[row["key"]] = (row["attempt"], micros(row["retry_at"]))
+        elif answer == "exhausted":
+            held.take(row["checkpoint"])
+        elif answer == "answered":
+            checkpoint = row["checkpoint"]
+            held.take(checkpoint)
+            asked = {wait["key"] for wait in element["waits"]}
+            held.must_release |= checkpoint["kind"] != "cancel" and checkpoint["key"] not in asked
+        elif answer == "retry_due":
+            key = row["checkpoint"]["key"]
+            held.attempts[key] = (held.attempts.get(key, (1, 0))[0], 0.0)
+        elif answer != "waiting":
+            del self.held[held.run_id]
+
+    def _reconcile(self, worker_id: str) -> Turn:
+        """Release what the database says we hold but do not, drop what we hold but it does not say so."""
+        self.world.counted["reconciled"] += 1
+        rows = yield from self.flusher.call("worker_runs", worker_id=worker_id)
+        if worker_id != self.worker_id:
+            return
+        theirs = {row["run_id"]: row["claim"] for row in rows}
+        for held in list(self.held.values()):
+            if theirs.get(held.run_id) != held.claim and not held.is_in_hand:
+                del self.held[held.run_id]
+        strange = [
+            {"run_id": run_id, "claim": claim}
+            for run_id, claim in sorted(theirs.items())
+            if run_id not in self.held or self.held[run_id].claim != claim
+        ]
+        if strange:
+            yield from self.flusher.call("release_runs", worker_id=worker_id, releases=strange)
+        self.must_reconcile = False
+
+    def _stop(self, worker_id: str) -> Turn:
+        """Stop in good order; somebody else starts under the same name."""
+        self.world.counted["soft stops"] += 1
+        yield from self.flusher.call("stop_worker", worker_id=worker_id)
+        if self.worker_id == worker_id:
+            self.drop_all()
+
+    # The hand that executes transaction steps
+
+    def work(self) -> Turn:
+        """Execute transaction steps, each in a transaction of the user's."""
+        while True:
+            held = self._choose()
+            if held is None:
+                yield
+                continue
+            held.is_in_hand = True
+            try:
+                yield from self._transact(held)
+            except (Lost, Refused) as error:
+                if isinstance(error, Refused) and error.sqlstate != "PD002":
+                    raise
+            finally:
+                held.is_in_hand = False
+
+    def _choose(self) -> Held | None:
+        if self.worker_id is None:
+            return None
+        able = [
+            held for held in self.held.values()
+            if not held.pending and not held.must_release and held.move().what == "transaction"
+        ]  # fmt: skip
+        return self.world.chance.choice(able) if able else None
+
+    def _transact(self, held: Held) -> Turn:
+        chance, worker_id = self.world.chance, self.worker_id
+        assert worker_id is not None
+        [(key, value)] = held.move().saves
+        save = {"key": key, "kind": "transaction", "ordinal": held.ordinal + 1, "result": value}
+        isolation = chance.choice(("read committed", "read committed", "repeatable read", "serializable"))
+        try:
+            yield from self.hand.begin(isolation)
+            if isolation != "read committed" and chance.random() < 0.5:
+                yield from self.hand.run("look", "select count(*) from sim.ledger", [])
+            yield from self.hand.run("ledger", "insert into sim.ledger values ($1, $2)", [held.run_id, key])
+            [checkpoint] = yield from self.hand.call(
+                "save_transaction_step", worker_id=worker_id, save={**held.named(), **save}
+            )
+            yield from self.hand.commit()
+        except (Lost, Refused) as error:
+            if isinstance(error, Refused):
+                yield from self._give_up(self.hand)
+                if error.sqlstate not in (*_TRY_AGAIN, "PD002"):
+                    raise
+            self.world.counted["transaction steps in doubt"] += 1
+            yield from self._settle_doubt(held, worker_id)
+            return
+        if self.held.get(held.run_id) is held:
+            held.take(checkpoint)
+        self.world.counted["transaction steps"] += 1
+
+    def _settle_doubt(self, held: Held, worker_id: str) -> Turn:
+        """Ask whether the run is still ours; then what is on record, and go on from there."""
+        while True:
+            try:
+                rows = yield from self.hand.call("worker_runs", worker_id=worker_id)
+                if not any(row["claim"] == held.claim for row in rows):
+                    if self.held.get(held.run_id) is held:
+                        del self.held[held.run_id]
+                    return
+                [steps] = yield from self.hand.call("read_steps", run_id=held.run_id)
+            except Lost:
+                yield
+                continue
+            for step in steps:
+                if step["kind"] != "attempt" and step["key"] not in held.checkpoints:
+                    held.take(step)
+            return
+
+    # What goes wrong
+
+    def _give_up(self, session: Session) -> Turn:
+        with suppress(Lost):
+            yield from session.roll_back()
+
+    def _refused(self, error: Exception) -> None:
+        if isinstance(error, Refused):
+            if error.sqlstate == "PD002":
+                self.world.counted["workers forgotten"] += 1
+                self.drop_all()
+            elif error.sqlstate not in _TRY_AGAIN:
+                raise error
+
+
+def _sent(wait: dict[str, Any]) -> dict[str, Any]:
+    return {**wait, "until": iso(wait["until"])} if "until" in wait else wait
