@@ -25,7 +25,8 @@ def trace(key: str, step: str) -> int:
     for _ in range(600):
         try:
             if getattr(_of_thread, "conn", None) is None:
-                _of_thread.conn = psycopg.connect(os.environ["PERDURE_DSN"], autocommit=True)
+                dsn = os.environ.get("PERDURE_TRACE_DSN") or os.environ["PERDURE_DSN"]
+                _of_thread.conn = psycopg.connect(dsn, autocommit=True)
             conn = _of_thread.conn
             conn.execute("insert into public.trace (key, step, pid) values (%s, %s, %s)", [key, step, os.getpid()])
             row = conn.execute("select count(*) from public.trace where key = %s and step = %s", [key, step]).fetchone()

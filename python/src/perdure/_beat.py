@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -22,7 +22,7 @@ from uuid import UUID
 import psycopg
 
 from . import _sql
-from ._connect import BackOff, Connector, is_direct
+from ._connect import PREPARE_AFTER, BackOff, Connector, check_transactions, is_direct
 from ._errors import ClaimLost
 from ._registry import Workflow
 from ._sql import Schema
@@ -54,7 +54,7 @@ class Host(Protocol):
         """Return the steps that run for long."""
         ...
 
-    def registered(self, worker_id: UUID, is_direct: bool) -> None:
+    def registered(self, worker_id: UUID) -> None:
         """Hear the worker's id; what is in memory under an earlier one is lost."""
         ...
 
@@ -157,11 +157,17 @@ class Beat(threading.Thread):
     def _connected(self) -> psycopg.Connection[Any]:
         if self._conn is None:
             self._is_locked = False
-            self._conn = self._connector.open_in_thread()
-            self._is_direct = is_direct(self._conn)
-            if not self._is_direct:
-                self._connector = replace(self._connector, prepare_threshold=None)
-                self._conn.prepare_threshold = None
+            conn = self._connector.open_in_thread()
+            try:
+                self._is_direct = is_direct(conn)
+                if self._is_direct:
+                    conn.prepare_threshold = PREPARE_AFTER
+                else:
+                    check_transactions(conn)
+            except BaseException:
+                conn.close()
+                raise
+            self._conn = conn
         return self._conn
 
     def _register(self, conn: psycopg.Connection[Any]) -> None:
@@ -181,7 +187,7 @@ class Beat(threading.Thread):
         self._is_locked = self._is_direct
         self._was_registered = True
         self._worker_id = worker_id
-        self._host.registered(worker_id, self._is_direct)
+        self._host.registered(worker_id)
 
     def _value(self, conn: psycopg.Connection[Any], statement: bytes, **parameters: Any) -> Any:
         row = conn.execute(statement, parameters).fetchone()

@@ -16,8 +16,21 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
+from ._errors import Misuse
+
 # No statement about runs: it tells whether a pooler stands between us and the server.
 _BACKEND_PID = b"select pg_catalog.pg_backend_pid()"
+
+# How often a statement is sent before it is prepared, where that can be done.
+PREPARE_AFTER = 3
+
+# What a pooler says that takes the backend away after each statement, and what to say instead.
+STATEMENT_POOLING = "statement pooling"
+STATEMENT_MODE = "the pooler in front of the database works in statement mode, which has no transactions"
+SET_MODE = (
+    "Set pool_mode = transaction in pgbouncer.ini, for this database alone behind its name, or connect to the server"
+    " directly."
+)
 
 # A server that vanished without a word is noticed within about 20 s.
 _KEEPALIVES = {
@@ -31,12 +44,10 @@ _KEEPALIVES = {
 
 @dataclass(frozen=True, slots=True)
 class Connector:
-    """Open connections to one database under one name."""
+    """Open connections to one database under one name; none prepares statements before it is known to be direct."""
 
     dsn: str
     name: str
-    prepare_threshold: int | None = 3
-    """None behind a pooler, which may hand the next statement to another backend."""
 
     async def open(self) -> psycopg.AsyncConnection[Any]:
         """Open an autocommitting connection for asyncio."""
@@ -56,24 +67,45 @@ class Connector:
             open=False,
             max_idle=60,
             check=AsyncConnectionPool.check_connection,
-            configure=_read_committed,
+            configure=_configure,
             name=self.name,
         )
 
     def _parameters(self) -> dict[str, Any]:
         given: Mapping[str, Any] = conninfo_to_dict(self.dsn)
         parameters = {name: value for name, value in _KEEPALIVES.items() if name not in given}
-        return {**parameters, "application_name": self.name, "prepare_threshold": self.prepare_threshold}
+        return {**parameters, "application_name": self.name, "prepare_threshold": None}
 
 
-async def _read_committed(conn: psycopg.AsyncConnection[Any]) -> None:
+async def _configure(conn: psycopg.AsyncConnection[Any]) -> None:
     await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+    await conn.set_autocommit(True)
+    await prepare_if_direct(conn)
+    await conn.set_autocommit(False)
 
 
 def is_direct(conn: psycopg.Connection[Any]) -> bool:
     """Tell whether the connection ends at its own backend, so that what a session holds is ours."""
     row = conn.execute(_BACKEND_PID).fetchone()
     return row is not None and row[0] == conn.info.backend_pid
+
+
+async def prepare_if_direct(conn: psycopg.AsyncConnection[Any]) -> None:
+    """Let a connection that is kept prepare its statements; a pooler may hand the next one to another backend."""
+    row = await (await conn.execute(_BACKEND_PID)).fetchone()
+    if row is not None and row[0] == conn.info.backend_pid:
+        conn.prepare_threshold = PREPARE_AFTER
+
+
+def check_transactions(conn: psycopg.Connection[Any]) -> None:
+    """Raise Misuse behind a pooler that takes the backend away after each statement."""
+    try:
+        with conn.transaction():
+            conn.execute(_BACKEND_PID)
+    except psycopg.Error as error:
+        if STATEMENT_POOLING in str(error):
+            raise Misuse(f"{STATEMENT_MODE}. {SET_MODE}") from error
+        raise
 
 
 class BackOff:

@@ -23,13 +23,17 @@ class Ledger:
 
     async def turn(self) -> int:
         """Wait until saves may be handed over; return the ordinal of this one."""
+        await self.freed()
+        self.last += 1
+        self.sent[self.last] = None
+        return self.last
+
+    async def freed(self) -> None:
+        """Wait until saves may be handed over."""
         while self._is_held:
             waiter = asyncio.get_running_loop().create_future()
             self._queue.append(waiter)
             await waiter
-        self.last += 1
-        self.sent[self.last] = None
-        return self.last
 
     def answered(self, ordinal: int) -> None:
         """Note that this save needs no more waiting for, whatever became of it."""

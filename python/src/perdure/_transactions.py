@@ -2,6 +2,7 @@
 
 Invariant: after an error that leaves it open whether the commit took place, nothing later of the
 run is delivered until that is known; if it cannot be known here, the run is given back and replayed.
+A transaction never waits long for its turn: what it waits for may be waiting, in a pooler, for its backend.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 _TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
 _MAX_TRIES = 10
+_PATIENCE = 1.0  # seconds that a transaction is held open for the answer to a question of its own run
+
+
+class HeldUp(Error):
+    """The transaction could not be saved, because the database did not answer another question of the run."""
 
 
 async def transact(call: StepCall) -> None:
@@ -31,9 +37,20 @@ async def transact(call: StepCall) -> None:
         try:
             async with host.engine.transaction() as connection:
                 text, value = await call.invoke(plan.fn, connection)
-                ordinal = await host.ledger.turn()
+                ordinal = await _turn(call)
                 save = call.save_of(ordinal, text)
                 checkpoint = await host.engine.save_in_transaction(connection, host.claimed, save)
+        except HeldUp:
+            if in_doubt:
+                _forget(call, None, in_doubt)
+                host.stop(None)
+                return
+            if n == _MAX_TRIES - 1:
+                raise
+            await host.ledger.freed()
+            if call.request.is_withdrawn or host.is_stopping:
+                return
+            continue
         except ClaimLost:
             _forget(call, ordinal, in_doubt)
             if await host.engine.still_held(host.claimed):
@@ -62,6 +79,13 @@ async def transact(call: StepCall) -> None:
         _forget(call, None, in_doubt)
         host.acknowledged(ordinal, call.request, checkpoint, value)
         return
+
+
+async def _turn(call: StepCall) -> int:
+    try:
+        return await asyncio.wait_for(call.host.ledger.turn(), _PATIENCE)
+    except asyncio.TimeoutError:
+        raise HeldUp("another question of the run was not answered; has the pooler too few connections?") from None
 
 
 def _forget(call: StepCall, ordinal: int | None, in_doubt: list[int]) -> None:

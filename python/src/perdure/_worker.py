@@ -27,7 +27,7 @@ from . import _sql, _wire
 from ._backlog import RELEASE, Backlog, Call, Row
 from ._beat import INTERVAL, Beat, Registration
 from ._carrier import Carrier
-from ._connect import Connector
+from ._connect import Connector, prepare_if_direct
 from ._errors import ClaimLost, Misuse
 from ._execution import Execution, ExecutionOptions
 from ._flusher import Flusher
@@ -86,7 +86,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
-        self._flusher = Flusher(schema, lambda: self._connector.open(), self, self._backlog)
+        self._flusher = Flusher(schema, self._open, self, self._backlog)
         self._carrier = Carrier(schema, self._flusher, lambda: self._worker_id, options.max_steps)
         self._flushing: asyncio.Task[None] | None = None
         registration = Registration(self.name, options.version, options.queues, list(registry), options.lease)
@@ -121,6 +121,11 @@ class Worker:
                 await asyncio.wait([self._flushing], timeout=max(1.0, deadline - self._loop.time()))
         finally:
             await self._end()
+
+    async def _open(self) -> psycopg.AsyncConnection[Any]:
+        conn = await self._connector.open()
+        await prepare_if_direct(conn)
+        return conn
 
     async def _until_ended(self, seconds: float) -> None:
         end = self._loop.time() + seconds
@@ -222,12 +227,10 @@ class Worker:
 
     # What the beat tells, on the loop
 
-    def registered(self, worker_id: UUID, is_direct: bool) -> None:
+    def registered(self, worker_id: UUID) -> None:
         """Begin under this id; what was held under another one is lost."""
         self._drop_all()
         self._worker_id = worker_id
-        if not is_direct:
-            self._connector = replace(self._connector, prepare_threshold=None)
         if not self._ready.done():
             self._ready.set_result(None)
         self._flusher.wake()
@@ -287,8 +290,8 @@ class _FromThread:
     def activity(self) -> list[dict[str, Any]]:
         return self._worker.activity()
 
-    def registered(self, worker_id: UUID, is_direct: bool) -> None:
-        self._pass_on(self._worker.registered, worker_id, is_direct)
+    def registered(self, worker_id: UUID) -> None:
+        self._pass_on(self._worker.registered, worker_id)
 
     def told(self, worker_id: UUID, answer: dict[str, Any]) -> None:
         self._pass_on(self._worker.told, worker_id, answer)

@@ -9,6 +9,8 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
+from perdure._connect import SET_MODE, STATEMENT_MODE, STATEMENT_POOLING
+
 FAILED = 1  # the answer is no: the database refused, a run ended badly, doctor found something
 MISUSED = 2  # wrong options, wrong JSON, a module that cannot be loaded; click's own code for it
 UNREACHABLE = 3  # no server, no installation, no Postgres binaries
@@ -84,6 +86,8 @@ def refused(error: psycopg.Error, *, database: str, role: str, schema: str, kind
             f'role "{role}" may not do this in schema "{schema}" of database "{database}": {message}',
             f"Ask its owner for: select {schema}.grant_role('{role}', '{kind}');",
         )
+    if STATEMENT_POOLING in message:
+        return Trouble(STATEMENT_MODE, SET_MODE)
     if diagnostic.sqlstate is None or isinstance(error, errors.AdminShutdown):
         return Trouble(
             f"the connection was lost: {message.splitlines()[0]}",
