@@ -113,6 +113,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
 begin
   perform perdure._check_kind(grant_role.kind);
@@ -123,6 +124,8 @@ begin
             hint = 'Create the role first.';
   end if;
 
+  -- one after the other: of two who change the privileges of one function at once the second fails (XX000)
+  lock table perdure.role_grant in share row exclusive mode;
   insert into perdure.role_grant as g (role_name, kind, granted_at, granted_by)
   values (grant_role.role, grant_role.kind, perdure._now(), perdure._caller())
   on conflict on constraint role_grant_pkey do nothing;
@@ -135,8 +138,8 @@ $$;
 comment on function perdure.grant_role(name, text) is
 'Let a role use this installation as client, worker, observer or admin.
 A role may have several kinds; upgrades keep them. Needs no CREATEROLE. Returns nothing.
-Raises 22023 for an unknown kind, 42704 for an unknown role.
-Locks the catalog rows of the functions and views until the transaction ends.';
+Raises 22023 for an unknown kind, 42704 for an unknown role, 55P03 after 5 s behind an open transaction that changes
+grants too. Locks the table role_grant against others who do, and the catalog rows of the functions and views until the transaction ends.';
 
 create or replace function perdure.revoke_role(
   role name,
@@ -147,6 +150,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
 declare
   v_kind text;
@@ -157,6 +161,7 @@ begin
       using errcode = '22023',
             hint = 'See the table role_grant for the roles that have a kind.';
   end if;
+  lock table perdure.role_grant in share row exclusive mode;  -- as grant_role does
   delete from perdure.role_grant as g
   where g.role_name = revoke_role.role and g.kind = revoke_role.kind;
 
@@ -178,5 +183,5 @@ $$;
 comment on function perdure.revoke_role(name, text) is
 'Take back what grant_role gave; the role keeps its other kinds.
 A role that was dropped or never had the kind is no error. Returns nothing.
-Raises 22023 for an unknown kind.
-Locks the catalog rows of the functions and views until the transaction ends.';
+Raises 22023 for an unknown kind, 55P03 as grant_role does.
+Locks the table role_grant against others who change it, and the catalog rows of the functions and views until the transaction ends.';

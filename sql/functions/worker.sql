@@ -46,7 +46,8 @@ begin
             detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
             hint = 'Drop what is in memory and call perdure.register_worker again.';
   end if;
-  -- a frozen client must not hold the fence for longer than its lease
+  -- a frozen client must not hold the fence for longer than its lease, nor than it may be idle anyway
+  v_lease := least(v_lease, nullif(current_setting('idle_in_transaction_session_timeout')::interval, interval '0'));
   perform set_config('idle_in_transaction_session_timeout', (extract(epoch from v_lease) * 1000)::bigint::text, true);
   if current_setting('synchronous_commit') = 'off' then  -- what is acknowledged is durable
     perform set_config('synchronous_commit', 'local', true);

@@ -878,6 +878,7 @@ CREATE FUNCTION perdure.get_value(run_id uuid, name text) RETURNS jsonb
 CREATE FUNCTION perdure.grant_role(role name, kind text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.pause(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
@@ -974,6 +975,7 @@ CREATE FUNCTION perdure.retry_many(run_ids uuid[], reason text DEFAULT NULL::tex
 CREATE FUNCTION perdure.revoke_role(role name, kind text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.run_results(run_ids uuid[]) RETURNS TABLE(run_id uuid, status text, result jsonb, error jsonb, finished_at timestamp with time zone)

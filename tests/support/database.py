@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from typing_extensions import LiteralString
 
 from perdure._postgres import Binaries, Server
+from support import isolation
 from support.build import install_sql
 from support.clock import Clock
 from support.provision import Provided
@@ -104,6 +105,9 @@ class PostgresServer:
         )
         with self.admin() as conn:
             conn.execute(statement)
+            if isolation.LEVEL:
+                level = sql.SQL("alter database {} set default_transaction_isolation = {}")
+                conn.execute(level.format(sql.Identifier(name), sql.Literal(isolation.LEVEL)))
         made = Database(self, name, owner)
         self._databases.append(made)
         return made
@@ -164,7 +168,7 @@ class Database:
 
     def connect(self, role: str | None = None, *, autocommit: bool = True, **options: Any) -> psycopg.Connection[Any]:
         """Connect, as the owner when no role is given."""
-        conn = psycopg.connect(self.dsn(role), autocommit=autocommit, **options)
+        conn = psycopg.connect(self.dsn(role), autocommit=autocommit, **{**isolation.options(), **options})
         self._connections.append(conn)
         return conn
 
