@@ -243,11 +243,17 @@ class Worker:
 
 def declare_dead(database: Database, worker: Worker) -> None:
     """Make a worker look dead without waiting for its lease, then recover: whatever else is alive is left alone."""
-    database.admin.execute(
-        "update perdure.worker_beat set beat_at = '2000-01-01' where worker_id = %s", [worker.worker_id]
-    )
     with_no_grace(database)
-    database.admin.execute("select perdure.recover()")
+    bury(database, worker.worker_id)
+
+
+def bury(database: Database, worker_id: UUID) -> None:
+    """Let a recovery find a worker dead, however lately it has beaten; none of its beats comes in between."""
+    with database.admin.transaction():
+        database.admin.execute(
+            "update perdure.worker_beat set beat_at = '2000-01-01' where worker_id = %s", [worker_id]
+        )
+        database.admin.execute("select perdure.recover()")
 
 
 def with_no_grace(database: Database) -> None:

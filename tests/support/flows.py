@@ -143,6 +143,21 @@ async def ledger(run: perdure.AsyncRun, key: str) -> list[str]:
     return [await run.transaction(book, f"{key}/{n}") for n in range(3)]
 
 
+@app.workflow(max_recoveries=1000)
+async def parcel(run: perdure.AsyncRun, key: str) -> list[Any]:
+    """Steps of all kinds, alone and side by side, with waits between them; for many deaths."""
+    done: list[Any] = [await run.transaction(book, f"{key}/first")]
+    done += await asyncio.gather(
+        run.step(reserve, key),
+        run.options(key="side").transaction(book, f"{key}/side"),
+        run.step(think, key, 0.01),
+    )
+    await run.sleep(timedelta(milliseconds=10))
+    done.append(await run.step(flaky, key))
+    paid, _ = await run.race(paid=run.wait_signal(PAID), work=run.step(ask_pid, key, 30.0))
+    return [*done, paid, await run.options(key="last").transaction(book, f"{key}/last")]
+
+
 @app.workflow()
 async def failing(run: perdure.AsyncRun, key: str) -> str:
     """End badly."""

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from support.database import Database, eventually
 from support.engine import call, with_no_grace
 
-WORKFLOWS = ("order", "once", "slow", "long", "greedy", "who", "ledger", "failing")
+WORKFLOWS = ("order", "once", "slow", "long", "greedy", "who", "ledger", "parcel", "failing")
 PROGRAM = Path(__file__).with_name("crashing_worker.py")
 
 
@@ -103,7 +103,7 @@ class Scene:
 
     def wait_registered(self, count: int = 1) -> None:
         """Wait until so many workers are registered."""
-        self.database.wait_until("select count(*) >= %s from perdure.worker", count)
+        self.database.wait_until("select count(*) >= %s from perdure.worker", count, seconds=60)
 
     def check(self) -> None:
         """Nothing may be left in anybody's hands, and no invariant broken."""
