@@ -82,7 +82,7 @@ def test_workers_that_are_declared_dead_all_the_time_lose_nothing_and_do_nothing
     results = scene.database.admin.execute(
         "select r.input #>> '{}', o.result from perdure.run as r join perdure.outcome as o using (run_id)"
     ).fetchall()
-    assert {name: result for name, result in results} == {
+    assert dict(results) == {
         name: [
             f"booked {name}/first", f"reserved {name}", f"booked {name}/side", name, "worked", "paid", f"booked {name}/last",
         ]
