@@ -24,9 +24,11 @@
 \ir functions/wait.sql
 \ir functions/recovery.sql
 \ir functions/tick.sql
+\ir functions/hold.sql
 \ir functions/cron.sql
 \ir views.sql
 \ir functions/selftest.sql
+\ir functions/risk.sql
 \ir functions/words.sql
 \ir functions/sentence.sql
 \ir functions/explain.sql

@@ -2,6 +2,7 @@
 -- A view calls no function per row that reads a table. It reads tables with the owner's rights, but
 -- calls functions with the reader's: those few stand in the matrix.
 
+\ir views/holds.sql
 \ir views/runs.sql
 \ir views/steps.sql
 \ir views/signals.sql

@@ -273,6 +273,9 @@ begin
             hint = 'Pass how many runs the worker has room for.';
   end if;
   perform perdure._fence(claim_runs.worker_id);
+  if perdure._hold() is not null then
+    return;
+  end if;
   perform perdure.drain();
   v_now := perdure._now();  -- after the drain: what it made ready is due
   v_run_ids := perdure._lock_claimable(claim_runs.worker_id, claim_runs.max_runs, v_now);
@@ -304,6 +307,6 @@ comment on function perdure.claim_runs(uuid, integer) is
 A wait whose message came or whose time is due is answered here: its checkpoint is among the steps, which are as
 read_steps returns them, up to 256 kB; has_more: fetch the rest with read_steps. begun_at is the time of the run''s
 first claim, where its own clock starts. deadline is when the run will be told to
-end, cancel is set once it was. Execute nothing until the commit is acknowledged.
+end, cancel is set once it was. Execute nothing until the commit is acknowledged. On hold it brings nothing.
 Raises PD002 where the worker is not registered, 22023 for a bad max_runs. Locks the worker''s row shared, the runs''
 dispatch rows without waiting.';

@@ -184,7 +184,7 @@ declare
 begin
   select array_agg(distinct w.run_id) into v_told
   from (select o.run_id from perdure.wake as o order by o.told_at, o.run_id limit drain.max_runs) as w;
-  if v_told is null then
+  if v_told is null or perdure._hold() is not null then
     applied := 0;
     skipped := 0;
     return next;
@@ -227,6 +227,7 @@ $$;
 comment on function perdure.drain(integer) is
 'Look at the runs that were told something: apply acts, make ready those whose message came; pause one that fails.
 Returns how many were looked at and how many were skipped because somebody held them; those stay to be drained.
+On hold nobody is looked at.
 Locks the dispatch rows without waiting.';
 
 create or replace function perdure._unfinished_predecessor(run_id uuid)

@@ -10,6 +10,7 @@ from (
   ('PD001', 'run_not_found', 'No run has this id or key.'),
   ('PD002', 'claim_lost', 'The worker lost the run, or is not registered any more; it must drop what it holds.'),
   ('PD003', 'run_finished', 'The run has ended, so the act has no effect.'),
+  ('PD004', 'held', 'The install is on hold, and what was asked for cannot be done on hold.'),
   ('PD005', 'key_conflict', 'The key is taken: by a run with another input, or it was asked to be new.'),
   ('PD007', 'not_finished', 'The run has no result yet.'),
   ('PD008', 'run_failed', 'The run failed; the detail holds its error.'),

@@ -207,6 +207,7 @@ begin
       perdure._when(v_run.finished_at, v_now), perdure._span(v_run.duration));
     return query select e.* from perdure._explain_end(v_run) as e;
   else
+    return query select e.* from perdure._explain_hold(v_now) as e;
     return next format('%s is %s since %s.', v_name, v_run.state,
       perdure._when(perdure._since(v_run), v_now));
     return query select e.* from perdure._explain_unfinished(v_run, v_now) as e;
@@ -215,6 +216,6 @@ end;
 $$;
 comment on function perdure.explain(uuid) is
 'Say why a run does not go on, and what to type.
-Returns sentences: its state and since when; what it waits for and until when; the worker that holds it
+Returns sentences: first whether the install is on hold; its state and since when; what it waits for and until when; the worker that holds it
 and what it is doing; why nobody takes it; what failed and when it is tried again; what it was told and
 has not looked at. Of an ended run: how it ended. Raises PD001 for an unknown run. Locks nothing.';

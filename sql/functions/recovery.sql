@@ -191,6 +191,9 @@ declare
   v_now constant timestamptz := perdure._now();
 begin
   perform perdure._check_isolation();
+  if perdure._hold() is not null then
+    return 0;
+  end if;
   perform perdure._bury_workers(v_now);
   return perdure._take_back_orphans(v_now);
 end;
@@ -199,4 +202,4 @@ comment on function perdure.recover() is
 'Take runs back from dead workers: any worker may claim them again.
 A worker is dead when its last beat is older than its lease, or when its session is gone and it has not beaten for 1.5 s.
 A run whose workers died more often than max_recoveries in a row without progress ends as dead.
-Returns how many runs were taken back. Raises 55000 outside READ COMMITTED. Locks dead workers'' rows and their runs without waiting; never waits for anybody.';
+Returns how many runs were taken back; on hold none. Raises 55000 outside READ COMMITTED. Locks dead workers'' rows and their runs without waiting; never waits for anybody.';

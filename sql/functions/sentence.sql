@@ -2,6 +2,26 @@
 -- that explain tells of a run; each reads what it needs and says nothing where there is nothing.
 -- Locks nothing.
 
+create or replace function perdure._explain_hold(now timestamptz)
+returns setof text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_hold perdure.holds;
+begin
+  select h.* into v_hold from perdure.holds as h;
+  if found then
+    return next format('The install is on hold%s: %s. Until it is adopted workers are given nothing.',
+      coalesce(' since ' || perdure._when(v_hold.held_at, _explain_hold.now), ''), v_hold.reason);
+    return next 'To see what may have gone on elsewhere: select * from perdure.at_risk();'
+      ' to go on with this database: select perdure.adopt();';
+  end if;
+end;
+$$;
+comment on function perdure._explain_hold(timestamptz) is 'Say that the install is on hold, why, and what ends it.';
+
 create or replace function perdure._explain_end(run perdure.runs)
 returns setof text
 language plpgsql

@@ -118,8 +118,13 @@ declare
   v_now constant timestamptz := perdure._now();
   v_drained record;
   v_done jsonb;
+  v_held text;
 begin
   perform perdure._check_isolation();
+  v_held := perdure._note_hold(v_now);
+  if v_held is not null then
+    return jsonb_build_object('held', v_held);
+  end if;
   select d.applied, d.skipped into strict v_drained from perdure.drain() as d;
   v_done := jsonb_build_object(
     'drained', v_drained.applied,
@@ -135,5 +140,6 @@ end;
 $$;
 comment on function perdure.tick() is
 'Do one round of the engine''s housekeeping: drain, deadlines, deaths, successors.
-Returns an object with what it did: drained, skipped, overdue, recovered, freed, truncated. May be called by anybody at
+Returns an object with what it did: drained, skipped, overdue, recovered, freed, truncated. On hold it notes that, does
+nothing else, and returns an object with held: the reason. May be called by anybody at
 any time; each part locks without waiting, until the transaction ends. Raises 55000 outside READ COMMITTED.';

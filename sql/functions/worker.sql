@@ -163,6 +163,7 @@ begin
   order by a.name
   on conflict on constraint workflow_pkey do nothing;
 
+  perform perdure._note_hold(v_now);
   insert into perdure.worker (
     worker_id, name, version, queues, workflows, lease, is_direct, registered_at, registered_by)
   values (
@@ -178,7 +179,7 @@ $$;
 comment on function perdure.register_worker(text[], text[], text, text, interval, boolean) is
 'Make a worker known: it may claim runs of these queues and workflows from now on. Makes unknown names known.
 is_direct: this session holds an advisory lock for the worker from now on, so that its end tells of a death early; pass
-false behind a pooler. Returns the worker''s id. Raises 22023 for empty lists or a bad lease.';
+false behind a pooler. On hold it is registered, and claims nothing until the hold is ended. Returns the worker''s id. Raises 22023 for empty lists or a bad lease.';
 
 create or replace function perdure.worker_lock(worker_id uuid)
 returns boolean
@@ -236,13 +237,15 @@ begin
   return jsonb_build_object(
     'timeline', perdure._timeline(),
     'reconcile', v_disagreements >= 2,
+    'hold', perdure._hold(),
     'runs', coalesce(v_told, '[]'));
 end;
 $$;
 comment on function perdure.beat(uuid, integer, jsonb) is
 'Show that a worker is alive, how many runs it holds and which steps it has been running for long.
 activity is an array of objects with run_id, key, since, progress. Returns an object: timeline of the server; reconcile,
-true after two beats in a row that disagree about the number held (ask worker_runs then); runs that were told
+true after two beats in a row that disagree about the number held (ask worker_runs then); hold, the reason why the
+install is on hold, null while it is not: begin no step, and give back all runs (release_runs); runs that were told
 something since they were claimed, each with run_id, claim, cancel, is_paused, is_told.
 Raises PD002 where the worker is not registered, 22023 for activity that is no array. Locks its own heartbeat only.';
 

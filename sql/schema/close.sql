@@ -1,7 +1,7 @@
 -- Closes the installation: notes what it is and on which timeline; the transaction goes on as whoever opened it.
 
-insert into perdure.install (version, system_identifier, database_id, database_name)
-select perdure.version(), c.system_identifier, d.oid, d.datname
+insert into perdure.install (version, system_identifier, database_id, database_name, table_id)
+select perdure.version(), c.system_identifier, d.oid, d.datname, 'perdure.install'::regclass
 from pg_control_system() as c
 cross join pg_database as d
 where d.datname = current_database();

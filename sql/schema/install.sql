@@ -9,8 +9,15 @@ create table perdure.install (
   system_identifier bigint not null,
   database_id oid not null,
   database_name name not null,
+  table_id oid not null,
+  held_at timestamptz,
+  held_by name,
+  hold_reason text,
+  ended_reason text,
+  ended_server_at timestamptz,
   constraint install_pkey primary key (is_installed),
-  constraint install_has_one_row check (is_installed)
+  constraint install_has_one_row check (is_installed),
+  constraint install_hold_has_a_time_and_a_reason check ((held_at is null) = (hold_reason is null))
 );
 
 comment on table perdure.install is 'This installation: its version and the database it was made in.';
@@ -19,9 +26,17 @@ comment on column perdure.install.install_id is 'Random name of this installatio
 comment on column perdure.install.version is 'Version that the tables have.';
 comment on column perdure.install.installed_at is 'When it was installed.';
 comment on column perdure.install.installed_by is 'Role that was logged in.';
-comment on column perdure.install.system_identifier is 'Identity of the cluster, as initdb made it.';
-comment on column perdure.install.database_id is 'OID of the database; another one in a restored copy.';
-comment on column perdure.install.database_name is 'Name of the database at that time.';
+comment on column perdure.install.system_identifier is
+'Identity of the cluster, as initdb made it: at install, or when this database was adopted.';
+comment on column perdure.install.database_id is 'OID of the database at that time; another one in a copy.';
+comment on column perdure.install.database_name is 'Name of the database at that time; it may be renamed.';
+comment on column perdure.install.table_id is 'OID of this table at that time; another one where a dump was restored.';
+comment on column perdure.install.held_at is 'Since when the install is on hold; null while it is not.';
+comment on column perdure.install.held_by is 'Role that asked for the hold, or whose session noted it.';
+comment on column perdure.install.hold_reason is 'Why it is on hold.';
+comment on column perdure.install.ended_reason is
+'Reason of the hold that was ended last: sessions that began under a setting with these words still show it.';
+comment on column perdure.install.ended_server_at is 'When the server of that time had started; such sessions end with it.';
 
 create table perdure.role_grant (
   role_name name not null,

@@ -20,6 +20,7 @@ from (
       when u.state = 'running' and coalesce(w.is_alive, false) then null
       when u.state = 'running' then 'worker_is_silent'
       when u.ready_at > (select perdure._clock()) then null
+      when exists (select from perdure.holds) then 'held'
       when q.queue is null then 'no_worker_takes_the_queue'
       when k.workflow is null then 'no_worker_knows_the_workflow'
       when u.ready_at > (select perdure._clock()) - interval '1 minute' then null
@@ -61,7 +62,7 @@ comment on column perdure.stuck.workflow is 'Its workflow.';
 comment on column perdure.stuck.queue is 'Its queue.';
 comment on column perdure.stuck.state is 'Its state.';
 comment on column perdure.stuck.reason is
-'paused; no_worker_takes_the_queue; no_worker_knows_the_workflow; worker_is_silent (not declared dead
+'paused; held (the install is on hold); no_worker_takes_the_queue; no_worker_knows_the_workflow; worker_is_silent (not declared dead
 yet); suspect (its workers died: taken by a worker without another such run); ready_for_long (due for
 more than a minute).';
 comment on column perdure.stuck.since is 'Since when: the pause, the time it was due, the last beat.';

@@ -163,10 +163,12 @@ select 'a_wake_is_drained_soon', k.run_id, format('told at %s; does anybody tick
 from perdure.wake as k
 join perdure.dispatch as d on k.run_id = d.run_id
 where k.told_at < (select perdure._clock()) - interval '1 minute'
+  and not exists (select from perdure.holds)  -- nor does anybody on hold, here and below
 union all
 select 'a_deadline_is_kept', d.run_id, format('it was to end at %s; does anybody tick?', d.ends_at)
 from perdure.dispatch as d
 where d.ends_at < (select perdure._clock()) - interval '5 minutes'
+  and not exists (select from perdure.holds)
 union all
 select 'a_successor_waits_for_a_run', d.run_id, format('run %s', d.predecessor_id)
 from perdure.dispatch as d
@@ -183,6 +185,7 @@ select 'a_successor_is_freed_soon', d.run_id, format('run %s ended at %s', o.run
 from perdure.dispatch as d
 join perdure.outcome as o on d.predecessor_id = o.run_id
 where o.finished_at < (select perdure._clock()) - interval '1 minute'
+  and not exists (select from perdure.holds)
 union all
 select
   'a_claim_belongs_to_a_live_worker',
@@ -192,6 +195,7 @@ from perdure.dispatch as d
 left join perdure.worker as w on d.worker_id = w.worker_id
 left join perdure.worker_beat as b on d.worker_id = b.worker_id
 where d.worker_id is not null
+  and not exists (select from perdure.holds)
   and (
     (w.worker_id is null and d.claimed_at < (select perdure._clock()) - interval '1 minute')
     or greatest(b.beat_at, (select perdure._server_started_at()))

@@ -3,6 +3,11 @@
 
 CREATE SCHEMA perdure;
 
+CREATE FUNCTION perdure._adopted_at() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE TABLE perdure.act (
     run_id uuid NOT NULL,
     act_id uuid NOT NULL,
@@ -110,6 +115,11 @@ CREATE FUNCTION perdure._check_many(on_duplicate text, inputs integer, keys inte
 
 CREATE FUNCTION perdure._check_name(what text, name text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._check_no_hold_setting() RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -435,6 +445,11 @@ CREATE FUNCTION perdure._explain_end(run perdure.runs) RETURNS SETOF text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._explain_hold(now timestamp with time zone) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._explain_pause(run perdure.runs) RETURNS SETOF text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -539,6 +554,11 @@ CREATE FUNCTION perdure._flat_saves(batch jsonb, run_ids uuid[]) RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._forget_past_workers(is_copy boolean, now timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._forget_steps(run_id uuid, from_step text, error jsonb) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -560,6 +580,16 @@ CREATE FUNCTION perdure._grant_kind(role name, kind text) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._hold() RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._hold_setting() RETURNS text
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -624,6 +654,11 @@ CREATE FUNCTION perdure._normal_waits(waits jsonb) RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._note_hold(now timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._note_progress(run_ids uuid[]) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -646,6 +681,11 @@ CREATE FUNCTION perdure._payload_limit() RETURNS bigint
 
 CREATE FUNCTION perdure._permissions() RETURNS TABLE(name name, kinds text[])
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._put_hold(reason text, now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -784,6 +824,22 @@ CREATE FUNCTION perdure._without(suspensions jsonb, answered jsonb) RETURNS json
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._write_identity() RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure.adopt(reason text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$…$$;
+
+CREATE FUNCTION perdure.at_risk(since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(run_id uuid, workflow text, key text, risk text, worker text, claimed_at timestamp with time zone, ready_at timestamp with time zone, last_step text, last_saved_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE PROCEDURE perdure.await(IN run_id uuid, IN timeout interval DEFAULT '00:01:00'::interval, INOUT result jsonb DEFAULT NULL::jsonb)
     LANGUAGE plpgsql
     AS $$…$$;
@@ -881,6 +937,12 @@ CREATE FUNCTION perdure.grant_role(role name, kind text) RETURNS void
     SET lock_timeout TO '5s'
     AS $$…$$;
 
+CREATE FUNCTION perdure.hold(reason text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$…$$;
+
 CREATE FUNCTION perdure.pause(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -917,6 +979,11 @@ CREATE FUNCTION perdure.read_steps(run_id uuid, after integer DEFAULT 0, max_byt
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    AS $$…$$;
+
+CREATE FUNCTION perdure.recorded_since(since timestamp with time zone) RETURNS TABLE(at timestamp with time zone, what text, run_id uuid, workflow text, run_key text, key text, detail jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure.recover() RETURNS integer
@@ -1156,7 +1223,7 @@ CREATE VIEW perdure.errors AS
  SELECT e.sqlstate,
     e.name,
     e.meaning
-   FROM ( VALUES ('PD001'::text,'run_not_found'::text,'No run has this id or key.'::text), ('PD002'::text,'claim_lost'::text,'The worker lost the run, or is not registered any more; it must drop what it holds.'::text), ('PD003'::text,'run_finished'::text,'The run has ended, so the act has no effect.'::text), ('PD005'::text,'key_conflict'::text,'The key is taken: by a run with another input, or it was asked to be new.'::text), ('PD007'::text,'not_finished'::text,'The run has no result yet.'::text), ('PD008'::text,'run_failed'::text,'The run failed; the detail holds its error.'::text), ('PD009'::text,'illegal_act'::text,'The act does not fit the state of the run.'::text), ('PD010'::text,'limit_exceeded'::text,'A payload is larger than the install allows.'::text), ('PD012'::text,'run_cancelled'::text,'The run was cancelled.'::text), ('PD013'::text,'run_timed_out'::text,'The run ran into its deadline.'::text), ('PD014'::text,'run_terminated'::text,'The run was terminated.'::text), ('PD015'::text,'run_dead'::text,'The run was given up after too many deaths of its workers.'::text)) e(sqlstate, name, meaning);
+   FROM ( VALUES ('PD001'::text,'run_not_found'::text,'No run has this id or key.'::text), ('PD002'::text,'claim_lost'::text,'The worker lost the run, or is not registered any more; it must drop what it holds.'::text), ('PD003'::text,'run_finished'::text,'The run has ended, so the act has no effect.'::text), ('PD004'::text,'held'::text,'The install is on hold, and what was asked for cannot be done on hold.'::text), ('PD005'::text,'key_conflict'::text,'The key is taken: by a run with another input, or it was asked to be new.'::text), ('PD007'::text,'not_finished'::text,'The run has no result yet.'::text), ('PD008'::text,'run_failed'::text,'The run failed; the detail holds its error.'::text), ('PD009'::text,'illegal_act'::text,'The act does not fit the state of the run.'::text), ('PD010'::text,'limit_exceeded'::text,'A payload is larger than the install allows.'::text), ('PD012'::text,'run_cancelled'::text,'The run was cancelled.'::text), ('PD013'::text,'run_timed_out'::text,'The run ran into its deadline.'::text), ('PD014'::text,'run_terminated'::text,'The run was terminated.'::text), ('PD015'::text,'run_dead'::text,'The run was given up after too many deaths of its workers.'::text)) e(sqlstate, name, meaning);
 
 CREATE TABLE perdure.signal (
     run_id uuid NOT NULL,
@@ -1259,8 +1326,35 @@ CREATE TABLE perdure.install (
     system_identifier bigint NOT NULL,
     database_id oid NOT NULL,
     database_name name NOT NULL,
-    CONSTRAINT install_has_one_row CHECK (is_installed)
+    table_id oid NOT NULL,
+    held_at timestamp with time zone,
+    held_by name,
+    hold_reason text,
+    adopted_at timestamp with time zone,
+    ended_reason text,
+    ended_server_at timestamp with time zone,
+    CONSTRAINT install_has_one_row CHECK (is_installed),
+    CONSTRAINT install_hold_has_a_time_and_a_reason CHECK (((held_at IS NULL) = (hold_reason IS NULL)))
 );
+
+CREATE VIEW perdure.holds AS
+ SELECT h.reason,
+    h.held_at,
+    h.held_by
+   FROM ( SELECT
+                CASE
+                    WHEN (i.held_at IS NOT NULL) THEN i.hold_reason
+                    WHEN ((i.table_id <> i.tableoid) OR (i.system_identifier <> (pg_control_system()).system_identifier) OR (NOT (EXISTS ( SELECT
+                       FROM pg_database d
+                      WHERE ((d.datname = current_database()) AND (d.oid = i.database_id)))))) THEN 'this is not the database that was installed: it is a restored dump, a copy, or a cluster after pg_upgrade'::text
+                    WHEN ((i.ended_reason = current_setting('perdure.hold'::text, true)) AND (i.ended_server_at = pg_postmaster_start_time())) THEN NULL::text
+                    ELSE NULLIF(current_setting('perdure.hold'::text, true), ''::text)
+                END AS reason,
+            i.held_at,
+            i.held_by
+           FROM perdure.install i
+          WHERE i.is_installed) h
+  WHERE (h.reason IS NOT NULL);
 
 CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
  SELECT s.run_id,
@@ -1282,6 +1376,8 @@ CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
                     WHEN ((u.state = 'running'::text) AND COALESCE(w.is_alive, false)) THEN NULL::text
                     WHEN (u.state = 'running'::text) THEN 'worker_is_silent'::text
                     WHEN (u.ready_at > ( SELECT perdure._clock() AS _clock)) THEN NULL::text
+                    WHEN (EXISTS ( SELECT
+                       FROM perdure.holds)) THEN 'held'::text
                     WHEN (q.queue IS NULL) THEN 'no_worker_takes_the_queue'::text
                     WHEN (k.workflow IS NULL) THEN 'no_worker_knows_the_workflow'::text
                     WHEN (u.ready_at > (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval)) THEN NULL::text
@@ -1379,6 +1475,11 @@ UNION ALL
     (EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - max(t.ticked_at))))::double precision AS value
    FROM perdure.timeline t
  HAVING (max(t.ticked_at) IS NOT NULL)
+UNION ALL
+ SELECT 'perdure_held'::text AS name,
+    '{}'::jsonb AS labels,
+    (count(*))::double precision AS value
+   FROM perdure.holds
 UNION ALL
  SELECT 'perdure_undrained_wakes'::text AS name,
     '{}'::jsonb AS labels,
@@ -1824,13 +1925,15 @@ UNION ALL
     format('told at %s; does anybody tick?'::text, k.told_at) AS detail
    FROM (perdure.wake k
      JOIN perdure.dispatch d ON ((k.run_id = d.run_id)))
-  WHERE (k.told_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))
+  WHERE ((k.told_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval)) AND (NOT (EXISTS ( SELECT
+           FROM perdure.holds))))
 UNION ALL
  SELECT 'a_deadline_is_kept'::text AS invariant,
     d.run_id,
     format('it was to end at %s; does anybody tick?'::text, d.ends_at) AS detail
    FROM perdure.dispatch d
-  WHERE (d.ends_at < (( SELECT perdure._clock() AS _clock) - '00:05:00'::interval))
+  WHERE ((d.ends_at < (( SELECT perdure._clock() AS _clock) - '00:05:00'::interval)) AND (NOT (EXISTS ( SELECT
+           FROM perdure.holds))))
 UNION ALL
  SELECT 'a_successor_waits_for_a_run'::text AS invariant,
     d.run_id,
@@ -1845,7 +1948,8 @@ UNION ALL
     format('run %s ended at %s'::text, o.run_id, o.finished_at) AS detail
    FROM (perdure.dispatch d
      JOIN perdure.outcome o ON ((d.predecessor_id = o.run_id)))
-  WHERE (o.finished_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))
+  WHERE ((o.finished_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval)) AND (NOT (EXISTS ( SELECT
+           FROM perdure.holds))))
 UNION ALL
  SELECT 'a_claim_belongs_to_a_live_worker'::text AS invariant,
     d.run_id,
@@ -1853,7 +1957,8 @@ UNION ALL
    FROM ((perdure.dispatch d
      LEFT JOIN perdure.worker w ON ((d.worker_id = w.worker_id)))
      LEFT JOIN perdure.worker_beat b ON ((d.worker_id = b.worker_id)))
-  WHERE ((d.worker_id IS NOT NULL) AND (((w.worker_id IS NULL) AND (d.claimed_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))) OR (GREATEST(b.beat_at, ( SELECT perdure._server_started_at() AS _server_started_at)) < ((( SELECT perdure._clock() AS _clock) - ((2)::double precision * w.lease)) - '00:01:00'::interval))))
+  WHERE ((d.worker_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
+           FROM perdure.holds))) AND (((w.worker_id IS NULL) AND (d.claimed_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))) OR (GREATEST(b.beat_at, ( SELECT perdure._server_started_at() AS _server_started_at)) < ((( SELECT perdure._clock() AS _clock) - ((2)::double precision * w.lease)) - '00:01:00'::interval))))
 UNION ALL
  SELECT 'a_claim_is_used_once'::text AS invariant,
     c.run_id,
@@ -2146,6 +2251,8 @@ ALTER INDEX perdure.step_pkey ATTACH PARTITION perdure.step_old_pkey;
 
 ALTER INDEX perdure.step_consumed_idx ATTACH PARTITION perdure.step_old_run_id_signal_id_idx;
 
+REVOKE ALL ON FUNCTION perdure._adopted_at() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) FROM PUBLIC;
@@ -2183,6 +2290,8 @@ REVOKE ALL ON FUNCTION perdure._check_kind(kind text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._check_many(on_duplicate text, inputs integer, keys integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_name(what text, name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._check_no_hold_setting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_object(what text, object jsonb) FROM PUBLIC;
 
@@ -2230,6 +2339,8 @@ REVOKE ALL ON FUNCTION perdure._explain_deaths(run perdure.runs) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._explain_end(run perdure.runs) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._explain_hold(now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._explain_pause(run perdure.runs) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._explain_pending(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
@@ -2258,6 +2369,8 @@ REVOKE ALL ON FUNCTION perdure._fingerprint(value jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._flat_saves(batch jsonb, run_ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._forget_past_workers(is_copy boolean, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._forget_steps(run_id uuid, from_step text, error jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._free_forgotten(now timestamp with time zone) FROM PUBLIC;
@@ -2267,6 +2380,10 @@ REVOKE ALL ON FUNCTION perdure._free_successors(run_ids uuid[], now timestamp wi
 REVOKE ALL ON FUNCTION perdure._grant_kind(role name, kind text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._hold() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._hold_setting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
@@ -2292,6 +2409,8 @@ REVOKE ALL ON FUNCTION perdure._nearest(word text, known text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._normal_waits(waits jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._note_hold(now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._note_progress(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._note_tick(now timestamp with time zone) FROM PUBLIC;
@@ -2301,6 +2420,8 @@ REVOKE ALL ON FUNCTION perdure._now() FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._payload_limit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._permissions() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._put_hold(reason text, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._raise_refused(run_id uuid, act text, error text, state text) FROM PUBLIC;
 
@@ -2356,6 +2477,12 @@ REVOKE ALL ON FUNCTION perdure._when(at timestamp with time zone, now timestamp 
 
 REVOKE ALL ON FUNCTION perdure._without(suspensions jsonb, answered jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._write_identity() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.adopt(reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.at_risk(since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON PROCEDURE perdure.await(IN run_id uuid, IN timeout interval, INOUT result jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.beat(worker_id uuid, runs_held integer, activity jsonb) FROM PUBLIC;
@@ -2386,6 +2513,8 @@ REVOKE ALL ON FUNCTION perdure.get_value(run_id uuid, name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.grant_role(role name, kind text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure.hold(reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure.pause(run_id uuid, reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.pause_many(run_ids uuid[], reason text) FROM PUBLIC;
@@ -2397,6 +2526,8 @@ REVOKE ALL ON FUNCTION perdure.put_setting(name text, value jsonb, reason text) 
 REVOKE ALL ON FUNCTION perdure.put_workflow(name text, queue text, timeout interval, max_recoveries integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.read_steps(run_id uuid, after integer, max_bytes integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.recorded_since(since timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.recover() FROM PUBLIC;
 

@@ -134,8 +134,11 @@ class PostgresServer:
         return self._templates[schema]
 
     def installed_database(self, name: str | None = None) -> Database:
-        """A fresh database with Perdure in it."""
-        return self.create_database(name, template=self.template())
+        """A fresh database with Perdure in it; a clone is a copy elsewhere, held until it is told that it is the one."""
+        made = self.create_database(name, template=self.template())
+        with self.admin(made.name) as conn:
+            conn.execute("select perdure._write_identity()")
+        return made
 
     def close(self) -> None:
         """Remove what was made: the whole server if it is a private one, else the databases."""
