@@ -3,11 +3,6 @@
 
 CREATE SCHEMA perdure;
 
-CREATE FUNCTION perdure._adopted_at() RETURNS timestamp with time zone
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$…$$;
-
 CREATE TABLE perdure.act (
     run_id uuid NOT NULL,
     act_id uuid NOT NULL,
@@ -1330,7 +1325,6 @@ CREATE TABLE perdure.install (
     held_at timestamp with time zone,
     held_by name,
     hold_reason text,
-    adopted_at timestamp with time zone,
     ended_reason text,
     ended_server_at timestamp with time zone,
     CONSTRAINT install_has_one_row CHECK (is_installed),
@@ -2250,8 +2244,6 @@ ALTER INDEX perdure.step_attempt_pkey ATTACH PARTITION perdure.step_attempt_old_
 ALTER INDEX perdure.step_pkey ATTACH PARTITION perdure.step_old_pkey;
 
 ALTER INDEX perdure.step_consumed_idx ATTACH PARTITION perdure.step_old_run_id_signal_id_idx;
-
-REVOKE ALL ON FUNCTION perdure._adopted_at() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) FROM PUBLIC;
 
