@@ -280,4 +280,6 @@ comment on function perdure.save_transaction_step(uuid, jsonb) is
 'Save a checkpoint in the user''s own transaction, so that the step''s writes and its checkpoint are one commit.
 save is one object as save_steps takes it. Returns the checkpoint, as in read_steps. Raises PD002 where the claim is lost or the step on record,
 40001 or 55P03 where the row is being changed: roll back, ask worker_runs, and run the step again from its beginning.
-Locks the worker''s row and the run''s dispatch row shared until the transaction ends; waits for them 2 s at most.';
+Locks the worker''s row and the run''s dispatch row shared until the transaction ends; waits for them 2 s at most. Not for a
+transaction that will be prepared (PREPARE TRANSACTION): until that one ends its worker cannot be declared dead, and nobody
+takes over any of its runs.';
