@@ -32,9 +32,13 @@ comment on function perdure._server_started_at() is
 
 create or replace function perdure._timeline()
 returns integer
-language sql
+language plpgsql  -- each fence asks: a SQL function would be planned each time
 volatile
 parallel restricted
 set search_path = pg_catalog, pg_temp
-as $$ select ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer $$;
+as $$
+begin
+  return ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+end;
+$$;
 comment on function perdure._timeline() is 'Tell the timeline of the write-ahead log; it changes with a failover.';

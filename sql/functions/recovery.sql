@@ -24,6 +24,11 @@ begin
     insert into perdure.timeline as t (timeline, since, calm_since)
     values (v_timeline, _calm_since.now, _calm_since.now)
     on conflict on constraint timeline_pkey do nothing;
+    if found and exists (select from perdure.timeline as t where t.timeline <> v_timeline) then
+      perform perdure._audit('timeline', null, format(
+        'the server failed over or was restored: it is on timeline %s now; what was acknowledged before may be lost',
+        v_timeline));
+    end if;
     update perdure.timeline as t
     set calm_since = _calm_since.now
     where t.timeline in (

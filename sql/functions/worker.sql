@@ -30,6 +30,31 @@ $$;
 comment on function perdure._check_isolation() is
 'Refuse a transaction in which a later statement does not see what was committed meanwhile. Raises 55000.';
 
+create or replace function perdure._raise_unregistered(worker_id uuid, timeline integer)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_hint constant text := 'Drop what is in memory and call perdure.register_worker again.';
+begin
+  if _raise_unregistered.timeline is null then
+    raise exception 'worker "%" is not registered', _raise_unregistered.worker_id
+      using errcode = 'PD002',  -- claim_lost
+            detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
+            hint = v_hint;
+  end if;
+  raise exception 'the server is on timeline % now, worker "%" is of timeline %',
+    perdure._timeline(), _raise_unregistered.worker_id, _raise_unregistered.timeline
+    using errcode = 'PD002',  -- claim_lost
+          detail = 'It failed over or was restored: of what the worker was told since then some may be lost.',
+          hint = v_hint;
+end;
+$$;
+comment on function perdure._raise_unregistered(uuid, integer) is
+'Tell a worker to begin anew: it is not registered, or was so on the timeline given. Raises PD002.';
+
 create or replace function perdure._fence_any(worker_id uuid)
 returns void
 language plpgsql
@@ -38,25 +63,28 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_lease interval;
+  v_timeline integer;
 begin
-  select w.lease into v_lease from perdure.worker as w where w.worker_id = _fence_any.worker_id for key share;
-  if not found then
-    raise exception 'worker "%" is not registered', _fence_any.worker_id
-      using errcode = 'PD002',  -- claim_lost
-            detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
-            hint = 'Drop what is in memory and call perdure.register_worker again.';
+  select w.lease, w.timeline into v_lease, v_timeline
+  from perdure.worker as w
+  where w.worker_id = _fence_any.worker_id
+  for key share;
+  -- a claim that the standby knew is valid here, but what its worker saved since then may be lost
+  if v_timeline is distinct from perdure._timeline() then
+    perform perdure._raise_unregistered(_fence_any.worker_id, v_timeline);
   end if;
   -- a frozen client must not hold the fence for longer than its lease, nor than it may be idle anyway
   v_lease := least(v_lease, nullif(current_setting('idle_in_transaction_session_timeout')::interval, interval '0'));
   perform set_config('idle_in_transaction_session_timeout', (extract(epoch from v_lease) * 1000)::bigint::text, true);
   if current_setting('synchronous_commit') = 'off' then  -- what is acknowledged is durable
-    perform set_config('synchronous_commit', 'local', true);
+    perform set_config('synchronous_commit', coalesce(
+      nullif(nullif(current_setting('perdure.before_beat', true), ''), 'off'), 'local'), true);
   end if;
 end;
 $$;
 comment on function perdure._fence_any(uuid) is
 'Hold the worker''s own row FOR KEY SHARE until the transaction ends, whatever its isolation.
-Raises PD002 where the worker is not registered.';
+Raises PD002 where the worker is not registered, or was so on another timeline.';
 
 create or replace function perdure._fence(worker_id uuid)
 returns void
@@ -71,7 +99,7 @@ end;
 $$;
 comment on function perdure._fence(uuid) is
 'Hold the worker''s own row FOR KEY SHARE until the transaction ends.
-Raises PD002 where the worker is not registered, 55000 outside READ COMMITTED.';
+Raises PD002 where the worker is not registered, or was so on another timeline, 55000 outside READ COMMITTED.';
 
 create or replace function perdure.put_workflow(
   name text,
@@ -165,10 +193,11 @@ begin
 
   perform perdure._note_hold(v_now);
   insert into perdure.worker (
-    worker_id, name, version, queues, workflows, lease, is_direct, registered_at, registered_by)
+    worker_id, name, version, queues, workflows, lease, is_direct, timeline, registered_at, registered_by)
   values (
     v_worker_id, coalesce(register_worker.name, v_worker_id::text), register_worker.version, register_worker.queues,
-    register_worker.workflows, register_worker.lease, register_worker.is_direct, v_now, perdure._caller());
+    register_worker.workflows, register_worker.lease, register_worker.is_direct, perdure._timeline(),
+    v_now, perdure._caller());
   insert into perdure.worker_beat (worker_id, beat_at) values (v_worker_id, v_now);
   if register_worker.is_direct then
     perform perdure.worker_lock(v_worker_id);
@@ -208,6 +237,8 @@ declare
   v_held integer;
   v_told jsonb;
   v_disagreements integer;
+  v_timeline integer;
+  v_registered integer;
 begin
   perform perdure._check_array('activity', beat.activity);
   perform perdure._check_payload('activity', beat.activity);
@@ -220,6 +251,11 @@ begin
   from perdure.dispatch as d
   where d.worker_id = beat.worker_id;
 
+  -- a sign of life that waits for a standby which is gone is a death; nobody misses one that a crash takes back
+  if transaction_timestamp() = statement_timestamp() then
+    perform set_config('perdure.before_beat', current_setting('synchronous_commit'), true);
+    perform set_config('synchronous_commit', 'off', true);
+  end if;
   update perdure.worker_beat as b
   set
     beat_at = v_now,
@@ -228,14 +264,13 @@ begin
     disagreements = case when beat.runs_held <> v_held then b.disagreements + 1 else 0 end
   where b.worker_id = beat.worker_id
   returning b.disagreements into v_disagreements;
-  if not found or not exists (select from perdure.worker as w where w.worker_id = beat.worker_id) then
-    raise exception 'worker "%" is not registered', beat.worker_id
-      using errcode = 'PD002',  -- claim_lost
-            detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
-            hint = 'Drop what is in memory and call perdure.register_worker again.';
+  v_timeline := perdure._timeline();
+  v_registered := (select w.timeline from perdure.worker as w where w.worker_id = beat.worker_id);
+  if v_disagreements is null or v_registered is distinct from v_timeline then
+    perform perdure._raise_unregistered(beat.worker_id, case when v_disagreements is not null then v_registered end);
   end if;
   return jsonb_build_object(
-    'timeline', perdure._timeline(),
+    'timeline', v_timeline,
     'reconcile', v_disagreements >= 2,
     'hold', perdure._hold(),
     'runs', coalesce(v_told, '[]'));
@@ -247,7 +282,8 @@ activity is an array of objects with run_id, key, since, progress. Returns an ob
 true after two beats in a row that disagree about the number held (ask worker_runs then); hold, the reason why the
 install is on hold, null while it is not: begin no step, and give back all runs (release_runs); runs that were told
 something since they were claimed, each with run_id, claim, cancel, is_paused, is_told.
-Raises PD002 where the worker is not registered, 22023 for activity that is no array. Locks its own heartbeat only.';
+Raises PD002 where the worker is not registered, or was so on another timeline, 22023 for activity that is
+no array. Locks its own heartbeat only. To be called in a transaction of its own, which then commits asynchronously.';
 
 create or replace function perdure.worker_runs(worker_id uuid)
 returns table (run_id uuid, claim uuid)

@@ -9,6 +9,7 @@ create table perdure.worker (
   workflows text[] not null,
   lease interval not null,
   is_direct boolean not null,
+  timeline integer not null,
   registered_at timestamptz not null,
   registered_by text not null,
   constraint worker_pkey primary key (worker_id),
@@ -24,6 +25,8 @@ comment on column perdure.worker.workflows is 'Workflows that it knows; it is ne
 comment on column perdure.worker.lease is 'How long it counts as alive without a beat.';
 comment on column perdure.worker.is_direct is
 'It holds an advisory lock on a connection of its own, whose loss tells of its death early; false behind a pooler.';
+comment on column perdure.worker.timeline is
+'Timeline of the write-ahead log that it registered on: on another one, after a failover or a restore, it changes nothing.';
 comment on column perdure.worker.registered_at is 'When it registered.';
 comment on column perdure.worker.registered_by is 'Role that registered it.';
 

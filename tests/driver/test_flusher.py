@@ -51,7 +51,7 @@ class Holder:
         for run_id in run_ids:
             self.rows.pop(run_id, None)
 
-    def unknown(self, worker_id: UUID) -> None:
+    def unknown(self, worker_id: UUID, reason: ClaimLost) -> None:
         self.forgotten += 1
         self.worker_id = None
         self.rows.clear()

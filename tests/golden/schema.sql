@@ -358,6 +358,7 @@ CREATE TABLE perdure.worker (
     workflows text[] NOT NULL,
     lease interval NOT NULL,
     is_direct boolean NOT NULL,
+    timeline integer NOT NULL,
     registered_at timestamp with time zone NOT NULL,
     registered_by text NOT NULL,
     CONSTRAINT worker_lease_is_between_1_second_and_1_day CHECK (((lease >= '00:00:01'::interval) AND (lease <= '1 day'::interval)))
@@ -694,6 +695,11 @@ CREATE FUNCTION perdure._raise_unknown(what text, name text, known text[]) RETUR
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._raise_unregistered(worker_id uuid, timeline integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._random_uuid() RETURNS uuid
     LANGUAGE sql PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -790,7 +796,7 @@ CREATE FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) RETU
     AS $$…$$;
 
 CREATE FUNCTION perdure._timeline() RETURNS integer
-    LANGUAGE sql PARALLEL RESTRICTED
+    LANGUAGE plpgsql PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -2418,6 +2424,8 @@ REVOKE ALL ON FUNCTION perdure._put_hold(reason text, now timestamp with time zo
 REVOKE ALL ON FUNCTION perdure._raise_refused(run_id uuid, act text, error text, state text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._raise_unknown(what text, name text, known text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._raise_unregistered(worker_id uuid, timeline integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._random_uuid() FROM PUBLIC;
 

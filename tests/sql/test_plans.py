@@ -84,7 +84,9 @@ def slow_reads(plans: list[Plan]) -> set[str]:
             if "Relation Name" not in node or node["Node Type"] in ("ModifyTable", "Tid Scan"):
                 continue
             of = table(node)
-            if of in SMALL | CATALOG or node["Relation Name"].endswith("_old"):  # empty: any way to read nothing is as good
+            if of in SMALL | CATALOG or node["Relation Name"].endswith(
+                "_old"
+            ):  # empty: any way to read nothing is as good
                 continue
             if node["Node Type"] not in ("Index Scan", "Index Only Scan", "Bitmap Heap Scan"):
                 found.add(f"{node['Node Type']} of {of} in: {text(plan)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -18,6 +19,7 @@ from support.engine import (
     outcome,
     start,
     state,
+    steps,
     wait,
     with_no_grace,
 )
@@ -180,6 +182,36 @@ def test_nobody_is_declared_dead_right_after_a_failover(stopped: Database, conn:
     assert recover(conn) == 0, "the grace is min(lease, 5 s)"
     stopped.clock.advance("0.1 seconds")
     assert recover(conn) == 1
+
+
+def fail_over(database: Database) -> None:
+    timeline = database.value("select perdure._timeline()")
+    database.admin.execute(
+        "create or replace function perdure._timeline() returns integer language sql volatile parallel restricted "
+        f"set search_path = pg_catalog, pg_temp as $$ select {timeline + 1} $$"
+    )
+
+
+def test_a_worker_of_an_earlier_timeline_changes_nothing(database: Database, conn: Connection) -> None:
+    worker = Worker(database)
+    start(conn)
+    held = worker.claim_one()
+    fail_over(database)  # to a standby that knew the claim, but perhaps not what was saved since then
+    for refused in (
+        lambda: worker.save(held, "lost"),
+        lambda: worker.complete(held),
+        lambda: worker.release(held),
+        lambda: worker.claim(1),
+        lambda: worker.beat(),
+        lambda: worker.transaction_step(held, "booked"),
+    ):
+        with pytest.raises(psycopg.Error, match="is of timeline") as caught:
+            refused()
+        assert caught.value.sqlstate == "PD002"
+    assert steps(database, held.run_id) == []
+    assert worker.stop() == 1
+    again = Worker(database).claim_one()
+    assert again.run_id == held.run_id and again.row["recoveries"] == 0, "a failover is no death"
 
 
 # --- the poison run

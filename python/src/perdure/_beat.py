@@ -3,8 +3,8 @@
 Invariants:
 
 * A busy event loop is no death: the beat needs nothing of it.
-* This thread alone registers the worker, anew where the database forgot it or went back to another
-  timeline, and its connection holds the advisory lock; the worker hears of each new id before
+* This thread alone registers the worker, anew where the database refuses it (it was declared dead, or the
+  server is on another timeline), and its connection holds the advisory lock; the worker hears of each new id before
   anything else under it.
 * The database judges who is dead; this thread only obeys.
 """
@@ -83,15 +83,16 @@ class Beat(threading.Thread):
         self._worker_id: UUID | None = None
         self._is_direct = False
         self._is_locked = False
-        self._timeline: int | None = None
+        self._former: UUID | None = None
         self._wake = threading.Event()
         self._is_stopping = False
         self._was_registered = False
 
-    def unknown(self, worker_id: UUID) -> None:
-        """Register anew: the database does not know this id any more. Callable from any thread."""
+    def unknown(self, worker_id: UUID, reason: ClaimLost) -> None:
+        """Register anew: the database refuses this id from now on. Callable from any thread."""
         if self._worker_id == worker_id:
-            self._worker_id = None
+            logger.warning("the worker drops its runs and registers anew: %s", " ".join(str(reason).split("\n")[:2]))
+            self._former, self._worker_id = worker_id, None
             self._wake.set()
 
     def stop(self) -> None:
@@ -112,7 +113,7 @@ class Beat(threading.Thread):
             except Exception as error:  # noqa: BLE001  whatever it is, the next beat must come
                 if not self._was_registered:
                     self._close()
-                    self._host.refused(error)
+                    self._host.refused(_explained(error))
                     return
                 pause = self._after(error, worker_id, trouble)
             if not self._is_stopping:
@@ -121,13 +122,15 @@ class Beat(threading.Thread):
 
     def _after(self, error: Exception, worker_id: UUID | None, trouble: BackOff) -> float:
         """Return the pause after a beat that failed."""
-        if isinstance(error, psycopg.Error) and isinstance(_sql.refusal(error), ClaimLost):
-            logger.warning("the worker was declared dead, it drops its runs and registers anew")
-            if self._worker_id == worker_id:
-                self._worker_id = None
+        if (
+            worker_id is not None
+            and isinstance(error, psycopg.Error)
+            and isinstance(reason := _sql.refusal(error), ClaimLost)
+        ):
+            self.unknown(worker_id, reason)
             return 0.0
         logger.warning("a heartbeat failed: %s", error)
-        if self._conn is not None and self._conn.closed:
+        if self._conn is not None and (self._conn.closed or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)):
             self._close()
         return trouble.pause()
 
@@ -146,12 +149,6 @@ class Beat(threading.Thread):
             answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity=activity)
         except (ValueError, psycopg.DataError):  # a step told of a progress that jsonb cannot keep
             answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity="[]")
-        timeline, self._timeline = self._timeline, answer["timeline"]
-        if timeline is not None and timeline != self._timeline:
-            logger.warning("the server is on timeline %s now, the worker begins anew", self._timeline)
-            self._value(conn, self._schema(_sql.STOP_WORKER), worker_id=worker_id)
-            self.unknown(worker_id)
-            return
         self._host.told(worker_id, answer)
 
     def _connected(self) -> psycopg.Connection[Any]:
@@ -172,6 +169,9 @@ class Beat(threading.Thread):
 
     def _register(self, conn: psycopg.Connection[Any]) -> None:
         mine = self._registration
+        if self._former is not None:  # known still where it is of another timeline: what it held counts as no death
+            self._value(conn, self._schema(_sql.STOP_WORKER), worker_id=self._former)
+            self._former = None
         for workflow in mine.workflows:
             self._value(conn, self._schema(_sql.PUT_WORKFLOW), **workflow.parameters())
         worker_id = self._value(
@@ -206,3 +206,12 @@ class Beat(threading.Thread):
         if self._conn is not None:
             self._conn.close()
             self._conn = None
+
+
+def _explained(error: Exception) -> Exception:
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return type(error)(
+            "the server is a standby and takes no writes: name the primary, or all hosts with"
+            " target_session_attrs=read-write in the connection string"
+        )
+    return error

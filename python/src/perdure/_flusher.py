@@ -64,8 +64,8 @@ class Host(Protocol):
         """Forget runs that the database gave to others."""
         ...
 
-    def unknown(self, worker_id: UUID) -> None:
-        """Drop everything: the database does not know this worker any more."""
+    def unknown(self, worker_id: UUID, reason: ClaimLost) -> None:
+        """Drop everything: the database refuses this worker from now on."""
         ...
 
 
@@ -169,11 +169,13 @@ class Flusher:
             await self._send(conn, worker_id, calls, self._claimable(calls))
             self._trouble.reset()
         except psycopg.Error as error:
-            if isinstance(_sql.refusal(error), ClaimLost):
-                self._host.unknown(worker_id)
+            if isinstance(reason := _sql.refusal(error), ClaimLost):
+                self._host.unknown(worker_id, reason)
                 return
             for call in calls:
                 call.was_in_doubt = True
+            if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and self._conn is not None:
+                await self._conn.close()  # a standby: the primary may be another of the hosts by now
             if self._conn is None or self._conn.closed:
                 self._conn = None
                 self._must_reconcile = True

@@ -45,5 +45,7 @@ class Ticker(threading.Thread):
                 conn.execute(self._schema(_sql.RUN_TICKS))
             except psycopg.Error as error:  # noqa: PERF203
                 logger.warning("a tick failed: %s", error)
+                if conn is not None and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                    conn.close()  # a standby: the primary may be another of the hosts by now
         if conn is not None:
             conn.close()

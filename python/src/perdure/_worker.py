@@ -205,12 +205,12 @@ class Worker:
                 execution.drop()
         self._flusher.wake()
 
-    def unknown(self, worker_id: UUID) -> None:
+    def unknown(self, worker_id: UUID, reason: ClaimLost) -> None:
         """Drop everything, and register anew."""
         if self._worker_id == worker_id:
             self._worker_id = None
             self._drop_all()
-        self._beat.unknown(worker_id)
+        self._beat.unknown(worker_id, reason)
 
     def _drop_all(self) -> None:
         self._backlog.forget()

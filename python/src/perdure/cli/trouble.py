@@ -88,6 +88,11 @@ def refused(error: psycopg.Error, *, database: str, role: str, schema: str, kind
         )
     if STATEMENT_POOLING in message:
         return Trouble(STATEMENT_MODE, SET_MODE)
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return Trouble(
+            f'this server shows database "{database}" and changes nothing: it is a standby, or the session is read-only',
+            "Name the primary, or all hosts with target_session_attrs=read-write, in --dsn or PERDURE_DSN.",
+        )
     if diagnostic.sqlstate is None or isinstance(error, errors.AdminShutdown):
         return Trouble(
             f"the connection was lost: {message.splitlines()[0]}",
