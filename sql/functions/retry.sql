@@ -141,12 +141,13 @@ as $$
 declare
   v_one record;
 begin
-  for v_one in  -- sorted, so that two operators with the same runs wait for, but never deadlock, each other
+  for v_one in  -- sorted as start_many sorts its keys, so that those who name the same ones wait for each other only
     select a.run_id, coalesce(r.answer, 'unknown') as answer
     from (select distinct u.run_id from unnest(retry_many.run_ids) as u (run_id)) as a
     left join perdure._states(retry_many.run_ids) as s on s.run_id = a.run_id
     left join perdure.act_rules as r on r.state = s.state and r.act = 'retry'
-    order by a.run_id
+    left join perdure.run as k on k.run_id = a.run_id
+    order by k.workflow, k.key, a.run_id
   loop
     run_id := v_one.run_id;
     begin

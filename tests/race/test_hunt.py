@@ -42,6 +42,7 @@ class Session:
         self.hunt = hunt
         self.random = random.Random(f"{hunt.seed} {number}")
         self.is_strict = number % 8 == 7  # a client whose snapshot is one for the whole transaction
+        self.is_single = hunt.is_single  # transactions of one call: not one may be given up as a deadlock
         self.conn = hunt.database.connect(hunt.database.superuser, autocommit=False)
         self.conn.execute("set deadlock_timeout = '10ms'")
         self.conn.commit()
@@ -56,7 +57,8 @@ class Session:
         """Make all transactions, each until it takes effect or is refused."""
         for _ in range(TRANSACTIONS):
             names = self.random.choices(
-                [*self.clients(), *([] if self.is_strict else self.engine())], k=self.random.randint(1, 4)
+                [*self.clients(), *([] if self.is_strict else self.engine())],
+                k=1 if self.is_single else self.random.randint(1, 4),
             )
             seed = self.random.random()
             for attempt in range(200):
@@ -96,7 +98,8 @@ class Session:
             self.worker, self.held = None, []
         if code.startswith(REFUSED):
             return True
-        documented = {"40P01": self.named >= 2, "55P03": True, "40001": self.is_strict}
+        # two names in opposite order; the one that is given up may be any that waits for a name behind those two
+        documented = {"40P01": self.named >= 1 and not self.is_single, "55P03": True, "40001": self.is_strict}
         assert documented.get(code, False), (names, error)
         return False
 
@@ -123,7 +126,8 @@ class Session:
     def start_many(self) -> None:
         keys = self.random.sample(KEYS, 3)
         self.named += 1
-        call(self.conn, "start_many", workflow="order", inputs=[Jsonb({})] * 3, keys=keys)
+        rule = self.random.choice(("attach", "restart_if_failed", "restart_if_finished"))
+        call(self.conn, "start_many", workflow="order", inputs=[Jsonb({})] * 3, keys=keys, on_duplicate=rule)
 
     def signal(self) -> None:
         answer = scalar(self.conn, "signal", run_id=self.run_id(), name="paid")
@@ -243,8 +247,9 @@ class Session:
 class Hunt:
     """What the sessions share."""
 
-    def __init__(self, database: Database, seed: str) -> None:
+    def __init__(self, database: Database, seed: str, *, is_single: bool) -> None:
         self.database = database
+        self.is_single = is_single
         self.seed = seed
         self.counted: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -282,12 +287,14 @@ def drive_to_the_end(database: Database) -> None:
 
 
 @pytest.mark.slow
-def test_sixty_four_sessions_call_everything_and_nobody_deadlocks(database: Database) -> None:
+@pytest.mark.parametrize("calls", ["one", "several"])
+def test_sixty_four_sessions_call_everything_and_nobody_deadlocks(database: Database, calls: str) -> None:
+    """With several calls to a transaction, two may take two keys in opposite order: one of them begins again."""
     seed = os.environ.get("PERDURE_SEED") or str(time.time_ns())
     sys.stderr.write(f"PERDURE_SEED={seed}\n")
     for role in ROLES:
         database.server.create_role(role)
-    hunt = Hunt(database, seed)
+    hunt = Hunt(database, seed, is_single=calls == "one")
     sessions = [Session(hunt, number) for number in range(SESSIONS)]
     with ThreadPoolExecutor(SESSIONS) as pool:
         for future in [pool.submit(session.live) for session in sessions]:
@@ -341,3 +348,26 @@ def test_nobody_waits_for_a_grant_for_longer_than_five_seconds(database: Databas
             "select proconfig from pg_proc where proname = %s and pronamespace = 'perdure'::regnamespace", function
         )
         assert "lock_timeout=5s" in limit
+
+
+def test_those_who_move_several_keys_take_them_in_one_order(database: Database) -> None:
+    """Runs retried and keys restarted at once, in a single call each: the older run has the greater key."""
+    conn = database.connect()
+    conn.execute("select perdure.put_workflow('order')")
+    run_ids = [scalar(conn, "start", workflow="order", key=key) for key in ("b", "a")]
+    worker = Worker(database)
+    for held in worker.claim(2):
+        worker.fail(held)
+    holder, operator, client = (database.connect(database.superuser, autocommit=False) for _ in range(3))
+    holder.execute("select from perdure.run_key where key = 'b' for update")
+    retrying = in_background(call, operator, "retry_many", run_ids=run_ids)
+    database.wait_blocked(operator)
+    starting = in_background(
+        call, client, "start_many", workflow="order", inputs=[Jsonb({})] * 2, keys=["a", "b"],
+        on_duplicate="restart_if_failed",
+    )  # fmt: skip
+    database.wait_blocked(client)
+    holder.commit()
+    assert {row["answer"] for row in retrying.result(timeout=60)} == {"accepted"}
+    operator.commit()
+    assert {row["run_id"] for row in starting.result(timeout=60)} == set(run_ids)
