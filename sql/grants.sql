@@ -18,6 +18,7 @@ as $$
     -- start and talk to runs
     ('start', 'client admin'),
     ('start_many', 'client admin'),
+    ('start_run', 'client admin'),
     ('signal', 'client admin'),
     ('signal_key', 'client admin'),
     ('cancel', 'client admin'),

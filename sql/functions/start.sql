@@ -99,6 +99,91 @@ $$;
 comment on function perdure._check_times(timestamptz, interval, timestamptz, interval) is
 'Refuse times of a start that contradict each other. Raises 22023.';
 
+create or replace function perdure.start_run(
+  workflow text,
+  input jsonb default '{}',
+  key text default null,
+  on_duplicate text default 'attach',
+  queue text default null,
+  priority integer default 3,
+  start_at timestamptz default null,
+  delay interval default null,
+  deadline timestamptz default null,
+  timeout interval default null,
+  tags jsonb default '{}',
+  max_recoveries integer default null,
+  headers jsonb default '{}'
+)
+returns table (run_id uuid, is_new boolean)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set lock_timeout = '5s'
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_run_id constant uuid := perdure._uuid7(v_now);
+  v_default perdure.workflow;
+  v_key record;
+  v_predecessor_id uuid;
+  v_max_recoveries integer;
+  v_timeout interval;
+begin
+  v_default := perdure._default_of(start_run.workflow, start_run.queue);
+  perform perdure._check_payload('input', start_run.input);
+  perform perdure._check_start(start_run.on_duplicate, start_run.priority, start_run.tags, start_run.headers);
+  perform perdure._check_times(start_run.start_at, start_run.delay, start_run.deadline, start_run.timeout);
+  if start_run.max_recoveries < 0 then
+    raise exception 'max_recoveries must not be negative'
+      using errcode = '22023',
+            detail = format('It is %s.', start_run.max_recoveries),
+            hint = 'Pass 0 for a run that no death may repeat, or null for the workflow''s own.';
+  end if;
+  v_max_recoveries := coalesce(start_run.max_recoveries, v_default.max_recoveries);
+  v_timeout := coalesce(start_run.timeout, case when start_run.deadline is null then v_default.timeout end);
+
+  if start_run.key is not null then
+    perform perdure._check_name('key', start_run.key);
+    v_key := perdure._take_key(
+      start_run.workflow, start_run.key, perdure._fingerprint(start_run.input), v_run_id, start_run.on_duplicate);
+    if not v_key.is_new then
+      return query select v_key.taken_by, false;
+      return;
+    end if;
+    v_predecessor_id := v_key.predecessor_id;
+    if v_predecessor_id is not null then
+      perform perdure._ask(
+        array[v_predecessor_id], 'cancel', format('replaced by run %s', v_run_id), interval '5 minutes');
+      insert into perdure.wake (run_id, told_at) values (v_run_id, v_now);
+    end if;
+  end if;
+
+  insert into perdure.run (
+    run_id, workflow, queue, priority, input, key, tags, headers, start_at, deadline, timeout, max_recoveries,
+    predecessor_id, created_at, created_by)
+  values (
+    v_run_id, start_run.workflow, v_default.queue, start_run.priority, start_run.input, start_run.key,
+    start_run.tags, start_run.headers, coalesce(start_run.start_at, v_now + start_run.delay), start_run.deadline,
+    v_timeout, v_max_recoveries, v_predecessor_id, v_now, perdure._caller());
+  insert into perdure.dispatch (
+    run_id, workflow, queue, priority, ready_at, ends_at, max_recoveries, predecessor_id)
+  values (
+    v_run_id, start_run.workflow, v_default.queue, start_run.priority,
+    case
+      when v_predecessor_id is null then coalesce(start_run.start_at, v_now + start_run.delay, v_now) else 'infinity'
+    end,
+    start_run.deadline, v_max_recoveries, v_predecessor_id);
+  return query select v_run_id, true;
+end;
+$$;
+comment on function perdure.start_run(
+  text, jsonb, text, text, text, integer, timestamptz, interval, timestamptz, interval, jsonb, integer, jsonb
+) is
+'Start a run as start does, and tell whether it is new: of two that start the same key at the same moment, one is told so.
+Returns one row: the run''s id, and whether this call made it. Raises and locks as start does.';
+
 create or replace function perdure.start(
   workflow text,
   input jsonb default '{}',
@@ -119,60 +204,16 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set lock_timeout = '5s'
 as $$
-declare
-  v_now constant timestamptz := perdure._now();
-  v_run_id constant uuid := perdure._uuid7(v_now);
-  v_default perdure.workflow;
-  v_key record;
-  v_predecessor_id uuid;
-  v_max_recoveries integer;
-  v_timeout interval;
 begin
-  v_default := perdure._default_of(start.workflow, start.queue);
-  perform perdure._check_payload('input', start.input);
-  perform perdure._check_start(start.on_duplicate, start.priority, start.tags, start.headers);
-  perform perdure._check_times(start.start_at, start.delay, start.deadline, start.timeout);
-  if start.max_recoveries < 0 then
-    raise exception 'max_recoveries must not be negative'
-      using errcode = '22023',
-            detail = format('It is %s.', start.max_recoveries),
-            hint = 'Pass 0 for a run that no death may repeat, or null for the workflow''s own.';
-  end if;
-  v_max_recoveries := coalesce(start.max_recoveries, v_default.max_recoveries);
-  v_timeout := coalesce(start.timeout, case when start.deadline is null then v_default.timeout end);
-
-  if start.key is not null then
-    perform perdure._check_name('key', start.key);
-    v_key := perdure._take_key(
-      start.workflow, start.key, perdure._fingerprint(start.input), v_run_id, start.on_duplicate);
-    if not v_key.is_new then
-      return v_key.taken_by;
-    end if;
-    v_predecessor_id := v_key.predecessor_id;
-    if v_predecessor_id is not null then
-      perform perdure._ask(
-        array[v_predecessor_id], 'cancel', format('replaced by run %s', v_run_id), interval '5 minutes');
-      insert into perdure.wake (run_id, told_at) values (v_run_id, v_now);
-    end if;
-  end if;
-
-  insert into perdure.run (
-    run_id, workflow, queue, priority, input, key, tags, headers, start_at, deadline, timeout, max_recoveries,
-    predecessor_id, created_at, created_by)
-  values (
-    v_run_id, start.workflow, v_default.queue, start.priority, start.input, start.key, start.tags, start.headers,
-    coalesce(start.start_at, v_now + start.delay), start.deadline, v_timeout, v_max_recoveries,
-    v_predecessor_id, v_now, perdure._caller());
-  insert into perdure.dispatch (
-    run_id, workflow, queue, priority, ready_at, ends_at, max_recoveries, predecessor_id)
-  values (
-    v_run_id, start.workflow, v_default.queue, start.priority,
-    case when v_predecessor_id is null then coalesce(start.start_at, v_now + start.delay, v_now) else 'infinity' end,
-    start.deadline, v_max_recoveries, v_predecessor_id);
-  return v_run_id;
+  return (
+    select s.run_id
+    from perdure.start_run(
+      workflow => start.workflow, input => start.input, key => start.key, on_duplicate => start.on_duplicate,
+      queue => start.queue, priority => start.priority, start_at => start.start_at, delay => start.delay,
+      deadline => start.deadline, timeout => start.timeout, tags => start.tags,
+      max_recoveries => start.max_recoveries, headers => start.headers) as s
+  );
 end;
 $$;
 comment on function perdure.start(

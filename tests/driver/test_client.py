@@ -99,6 +99,18 @@ async def test_the_same_key_is_the_same_run(app: perdure.App, order: Order) -> N
     assert third.is_new and third.id != first.id
 
 
+async def test_of_two_that_start_a_key_at_the_same_moment_one_is_told_that_it_is_new(
+    app: perdure.App, order: Order, database: Database
+) -> None:
+    first, second = await database.aconnect(autocommit=False), await database.aconnect(autocommit=False)
+    mine = await app.using(first).start(order, {"n": 1}, key="k")
+    starting = asyncio.ensure_future(app.using(second).start(order, {"n": 1}, key="k"))
+    await asyncio.to_thread(database.wait_blocked, second, by=first.info.backend_pid)
+    await first.commit()
+    theirs = await starting
+    assert (mine.is_new, theirs.is_new) == (True, False) and mine.id == theirs.id
+
+
 async def test_options_reach_the_database(app: perdure.App, order: Order, database: Database) -> None:
     database.connect().execute("select perdure.put_queue('fast')")
     handle = await app.start(

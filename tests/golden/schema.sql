@@ -1093,11 +1093,16 @@ CREATE FUNCTION perdure.signal_key(workflow text, key text, name text, payload j
 CREATE FUNCTION perdure.start(workflow text, input jsonb DEFAULT '{}'::jsonb, key text DEFAULT NULL::text, on_duplicate text DEFAULT 'attach'::text, queue text DEFAULT NULL::text, priority integer DEFAULT 3, start_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, timeout interval DEFAULT NULL::interval, tags jsonb DEFAULT '{}'::jsonb, max_recoveries integer DEFAULT NULL::integer, headers jsonb DEFAULT '{}'::jsonb) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure.start_many(workflow text, inputs jsonb[], keys text[] DEFAULT NULL::text[], on_duplicate text DEFAULT 'attach'::text, queue text DEFAULT NULL::text, priority integer DEFAULT 3, start_at timestamp with time zone DEFAULT NULL::timestamp with time zone, tags jsonb DEFAULT '{}'::jsonb) RETURNS TABLE(ordinal integer, run_id uuid, is_new boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
-CREATE FUNCTION perdure.start_many(workflow text, inputs jsonb[], keys text[] DEFAULT NULL::text[], on_duplicate text DEFAULT 'attach'::text, queue text DEFAULT NULL::text, priority integer DEFAULT 3, start_at timestamp with time zone DEFAULT NULL::timestamp with time zone, tags jsonb DEFAULT '{}'::jsonb) RETURNS TABLE(ordinal integer, run_id uuid, is_new boolean)
+CREATE FUNCTION perdure.start_run(workflow text, input jsonb DEFAULT '{}'::jsonb, key text DEFAULT NULL::text, on_duplicate text DEFAULT 'attach'::text, queue text DEFAULT NULL::text, priority integer DEFAULT 3, start_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, timeout interval DEFAULT NULL::interval, tags jsonb DEFAULT '{}'::jsonb, max_recoveries integer DEFAULT NULL::integer, headers jsonb DEFAULT '{}'::jsonb) RETURNS TABLE(run_id uuid, is_new boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -2564,6 +2569,8 @@ REVOKE ALL ON FUNCTION perdure.signal_key(workflow text, key text, name text, pa
 REVOKE ALL ON FUNCTION perdure.start(workflow text, input jsonb, key text, on_duplicate text, queue text, priority integer, start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval, tags jsonb, max_recoveries integer, headers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.start_many(workflow text, inputs jsonb[], keys text[], on_duplicate text, queue text, priority integer, start_at timestamp with time zone, tags jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.start_run(workflow text, input jsonb, key text, on_duplicate text, queue text, priority integer, start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval, tags jsonb, max_recoveries integer, headers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.stop_worker(worker_id uuid) FROM PUBLIC;
 

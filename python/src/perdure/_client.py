@@ -52,8 +52,7 @@ class Query(Protocol):
 class AsyncHandle(Generic[O]):
     """A run that is known by its id.
 
-    `is_new` is false when a start with a key found the run there already; of two that start it at the same moment,
-    both may say that it is new.
+    `is_new` is false when a start with a key found the run there already, or a handle was made of an id.
     """
 
     def __init__(
@@ -145,15 +144,14 @@ class AsyncClient:
         max_recoveries: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncHandle[O]:
-        """Start a run, or with a known key return the one that is there. Calls perdure.start.
+        """Start a run, or with a known key return the one that is there. Calls perdure.start_run.
 
         `priority` is 1 (first) to 5; `timeout` runs from the first claim. Raises KeyConflict when the
         key was used with another input, LimitExceeded, and psycopg's errors for bad options.
         """
         codec = self._database.codec
-        known = None if key is None else await self._value(_sql.FIND_RUN, workflow=workflow.name, key=key)
-        run_id: UUID = await self._value(
-            _sql.START,
+        ((run_id, is_new),) = await self._query(
+            _sql.START_RUN,
             workflow=workflow.name,
             input=codec.encode(input, f"input of workflow {workflow.name!r}"),
             key=key,
@@ -168,7 +166,7 @@ class AsyncClient:
             max_recoveries=max_recoveries,
             headers=codec.encode(dict(headers or {}), "headers"),
         )
-        return AsyncHandle(self._database, self._query, workflow, run_id, is_new=run_id != known)
+        return AsyncHandle(self._database, self._query, workflow, run_id, is_new=is_new)
 
     async def start_many(
         self, workflow: Workflow[I, O], inputs: Sequence[I], *, keys: Sequence[str] | None = None

@@ -64,8 +64,8 @@ WORKER_RUNS: LiteralString = "select * from perdure.worker_runs(worker_id => %(w
 STOP_WORKER: LiteralString = "select perdure.stop_worker(worker_id => %(worker_id)s)"
 
 # The client's
-START: LiteralString = (
-    "select perdure.start(workflow => %(workflow)s, input => %(input)s::jsonb, key => %(key)s,"
+START_RUN: LiteralString = (
+    "select * from perdure.start_run(workflow => %(workflow)s, input => %(input)s::jsonb, key => %(key)s,"
     " on_duplicate => %(on_duplicate)s, queue => %(queue)s, priority => %(priority)s::int,"
     " start_at => %(start_at)s, delay => %(delay)s, deadline => %(deadline)s, timeout => %(timeout)s,"
     " tags => %(tags)s::jsonb, max_recoveries => %(max_recoveries)s::int, headers => %(headers)s::jsonb)"
