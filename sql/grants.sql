@@ -108,6 +108,9 @@ do $$
 declare
   v_grant record;
 begin
+  if exists (select from perdure.install) then  -- before the first one's end nobody holds anything
+    perform perdure._forget_namesakes();
+  end if;
   perform perdure._revoke_all();
   for v_grant in
     select g.role_name, g.kind

@@ -64,13 +64,25 @@ begin
       from pg_class as c
       cross join aclexplode(c.relacl) as a
       where c.relnamespace = 'perdure'::regnamespace and a.grantee <> c.relowner
+      union  -- a revoke from the table takes its columns' too
+      select 'table ' || c.oid::regclass::text, a.grantee
+      from pg_class as c
+      join pg_attribute as t on t.attrelid = c.oid
+      cross join aclexplode(t.attacl) as a
+      where c.relnamespace = 'perdure'::regnamespace and a.grantee <> c.relowner
+      union
+      -- by default PUBLIC may use a type, so also a table's row: in tables of its own, which then hold up a change of ours
+      select 'type ' || t.oid::regtype::text, a.grantee
+      from pg_type as t
+      cross join aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) as a
+      where t.typnamespace = 'perdure'::regnamespace and t.typelem = 0 and a.grantee <> t.typowner
       union
       select 'schema ' || n.oid::regnamespace::text, a.grantee
       from pg_namespace as n
       cross join aclexplode(n.nspacl) as a
       where n.oid = 'perdure'::regnamespace and a.grantee <> n.nspowner
     )
-    select format('revoke all on %s from %s', h.object, coalesce(quote_ident(r.rolname), 'public'))
+    select format('revoke all on %s from %s cascade', h.object, coalesce(quote_ident(r.rolname), 'public'))
     from held as h
     left join pg_roles as r on r.oid = h.grantee
     where _revoke_all.role is null or r.rolname = _revoke_all.role
@@ -104,6 +116,38 @@ comment on function perdure._check_kind(text) is
 'Refuse a kind of role that does not exist.
 Raises 22023.';
 
+create or replace function perdure._forget_namesakes(role name default null)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_gone record;
+begin
+  for v_gone in
+    delete from perdure.role_grant as g
+    where (_forget_namesakes.role is null or g.role_name = _forget_namesakes.role)
+      and exists (select from pg_roles as r where r.rolname = g.role_name)
+      and not exists (
+        select from pg_namespace as n
+        cross join aclexplode(n.nspacl) as a
+        join pg_roles as r on r.oid = a.grantee
+        where n.oid = 'perdure'::regnamespace and r.rolname = g.role_name
+      )
+    returning g.role_name, g.kind
+  loop
+    raise warning 'role "%" is not the one that was made a %: it gets nothing', v_gone.role_name, v_gone.kind
+      using detail = 'That one was dropped or renamed, or its rights here were revoked by hand.',
+            hint = format('If it is to have them: select perdure.grant_role(%L, %L);', v_gone.role_name, v_gone.kind);
+  end loop;
+end;
+$$;
+
+comment on function perdure._forget_namesakes(name) is
+'Forget what was granted to a role whose name another one has by now, which holds nothing in this schema.
+With null all such. Warns of each.';
+
 create or replace function perdure.grant_role(
   role name,
   kind text
@@ -126,6 +170,7 @@ begin
 
   -- one after the other: of two who change the privileges of one function at once the second fails (XX000)
   lock table perdure.role_grant in share row exclusive mode;
+  perform perdure._forget_namesakes(grant_role.role);
   insert into perdure.role_grant as g (role_name, kind, granted_at, granted_by)
   values (grant_role.role, grant_role.kind, perdure._now(), perdure._caller())
   on conflict on constraint role_grant_pkey do nothing;
@@ -164,6 +209,7 @@ begin
   lock table perdure.role_grant in share row exclusive mode;  -- as grant_role does
   delete from perdure.role_grant as g
   where g.role_name = revoke_role.role and g.kind = revoke_role.kind;
+  perform perdure._forget_namesakes(revoke_role.role);
 
   perform perdure._revoke_all(revoke_role.role);
   for v_kind in
