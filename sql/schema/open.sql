@@ -23,7 +23,10 @@ declare
   v_makes_roles constant boolean := (
     select r.rolsuper or r.rolcreaterole from pg_roles as r where r.rolname = current_user
   );
+  v_lock_timeout constant text := current_setting('lock_timeout');
+  v_kinds constant text[] := array['client', 'worker', 'observer', 'admin'];
   v_schema_owner name;
+  v_members text;
   v_is_installed boolean;
   v_installed text;
   v_kind text;
@@ -44,8 +47,18 @@ begin
             hint = 'Use psql -1 -v ON_ERROR_STOP=1, or put begin and commit around the file.';
   end if;
 
-  -- Two installations at the same time: the second waits here, then sees the first.
-  perform pg_advisory_xact_lock(hashtextextended('perdure.install', 0));
+  -- Two installations at the same time: the second waits here, then sees the first. Anybody can take the lock.
+  begin
+    perform set_config('lock_timeout', '30s', true);
+    perform pg_advisory_xact_lock(hashtextextended('perdure.install', 0));
+    perform set_config('lock_timeout', v_lock_timeout, true);
+  exception
+    when lock_not_available then
+      raise exception 'another installation is under way'
+        using errcode = '55P03',
+              detail = 'Some session has held its advisory lock for 30 seconds. Nothing was changed.',
+              hint = 'Find it in pg_locks (locktype advisory) and pg_stat_activity, end it, then install again.';
+  end;
 
   select r.rolname, c.oid is not null into v_schema_owner, v_is_installed
   from pg_namespace as n
@@ -93,11 +106,26 @@ begin
       'perdure', v_schema_owner, current_user
       using errcode = '42501',
             hint = 'Install as the owner of the schema, or choose another schema.';
+  elsif v_is_superuser then
+    -- Whoever made it may have let others create in it, and one of them may have done so in a transaction that is
+    -- still open: a function there, of the name of one of ours, would be called with the owner's rights.
+    execute 'drop schema perdure';
+    execute 'create schema perdure';
   end if;
 
   -- Without the right to make roles, roles of these names may be another team's: left alone.
   if v_makes_roles then
-    foreach v_kind in array array['client', 'worker', 'observer', 'admin'] loop
+    select string_agg(format('%s of %s', m.rolname, r.rolname), ', ' order by m.rolname, r.rolname) into v_members
+    from pg_auth_members as a
+    join pg_roles as r on r.oid = a.roleid
+    join pg_roles as m on m.oid = a.member
+    where r.rolname = any(array(select 'perdure' || '_' || k.kind from unnest(v_kinds || array['owner']) as k (kind)))
+      and not m.rolsuper and m.rolname <> current_user;
+    if v_members is not null then
+      raise notice 'roles of this installation were there before, with members: %', v_members
+        using hint = 'They may do here what those roles may, and a member of an owner everything. Revoke what is not meant.';
+    end if;
+    foreach v_kind in array v_kinds loop
       if not exists (
         select from pg_roles as r where r.rolname = 'perdure' || '_' || v_kind
       ) then
