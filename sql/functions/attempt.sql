@@ -57,6 +57,14 @@ declare
   v_limit constant bigint := perdure._payload_limit();
   v_recorded uuid[];
 begin
+  perform perdure._check_saves(_record_tries.tries);
+  if exists (
+    select from jsonb_to_recordset(_record_tries.tries) as a (attempt integer, error jsonb)
+    where a.attempt is null or a.error is null
+  ) then
+    raise exception 'a failed try needs its number and its error'
+      using errcode = '22023', hint = 'Pass attempt, from 1, and error as {"type": "...", "message": "..."}.';
+  end if;
   perform perdure._check_payload('error', a.error)
   from jsonb_to_recordset(_record_tries.tries) as a (error jsonb)
   where pg_column_size(a.error) > v_limit;

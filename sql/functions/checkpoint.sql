@@ -115,6 +115,49 @@ $$;
 comment on function perdure._note_progress(uuid[]) is
 'Note that runs got on: they saved a checkpoint or recorded a try, so the deaths before it count no more.';
 
+create or replace function perdure._check_saves(saves jsonb)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limit constant bigint := perdure._payload_limit();
+  v_bad text;
+begin
+  perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.result, s.error))
+  from jsonb_to_recordset(_check_saves.saves) as s (key text, result jsonb, error jsonb)
+  where pg_column_size(s.result) > v_limit or pg_column_size(s.error) > v_limit;
+  -- A constraint would refuse most of it too, but by a detail with the whole row, whose payload then stands in the log.
+  -- An ordinal is counted on from in claims of many runs. Waits and cancels are the engine's alone to record.
+  select format('%s of step "%s"', v.what, left(v.key, 200)) into v_bad
+  from (
+    select
+      s.key,
+      case
+        when coalesce(octet_length(s.key), 0) not between 1 and 1000 or s.key like '~%' then 'key'
+        when coalesce(s.kind, '') not in ('step', 'transaction', 'sql', 'value', 'started') then 'kind'
+        when s.ordinal is null or s.ordinal not between 1 and 1000000000 then 'ordinal'
+        when s.attempt < 1 then 'attempt'
+        when s.fingerprint !~ '^[0-9a-fA-F]{32}$' then 'fingerprint'
+      end as what
+    from jsonb_to_recordset(_check_saves.saves) as s (
+      key text, kind text, ordinal bigint, attempt bigint, fingerprint text)
+  ) as v
+  where v.what is not null
+  limit 1;
+  if v_bad is not null then
+    raise exception 'a save is not complete'
+      using errcode = '22023',
+            detail = format('It is the %s.', v_bad),
+            hint = 'key has 1 to 1000 bytes and no ~ in front, kind is step, transaction, sql, value or started, ordinal'
+                   ' is between 1 and 1,000,000,000, attempt from 1, fingerprint 32 hex digits.';
+  end if;
+end;
+$$;
+comment on function perdure._check_saves(jsonb) is
+'Refuse checkpoints that a worker may not record, without a word of what is in them. Raises 22023 and PD010.';
+
 create or replace function perdure._insert_saves(saves jsonb, run_ids uuid[])
 returns table (run_id uuid, key text)
 language plpgsql
@@ -123,19 +166,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_limit constant bigint := perdure._payload_limit();
   v_run_ids uuid[];
   v_keys text[];
 begin
-  perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.result, s.error))
-  from jsonb_to_recordset(_insert_saves.saves) as s (key text, result jsonb, error jsonb)
-  where pg_column_size(s.result) > v_limit or pg_column_size(s.error) > v_limit;
-  if exists (
-    select from jsonb_to_recordset(_insert_saves.saves) as s (ordinal bigint) where s.ordinal not between 1 and 1000000000
-  ) then  -- the engine counts on from it, in claims of many runs
-    raise exception 'ordinal must be between 1 and 1,000,000,000' using errcode = '22023';
-  end if;
-
+  perform perdure._check_saves(_insert_saves.saves);
   with saved as (
     insert into perdure.step as s (
       run_id, key, kind, ordinal, name, fingerprint, result, error, attempt, started_at, saved_at)

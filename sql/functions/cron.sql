@@ -12,8 +12,8 @@ as $$
 -- The wall clock, not _now(): what is measured here is how long this call lasts.
 declare
   v_timeout_ms double precision;
-  v_next timestamptz := pg_catalog.clock_timestamp();
-  v_end timestamptz;
+  v_next pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+  v_end pg_catalog.timestamptz;
 begin
   -- The caller's default may be an isolation in which tick refuses to work. Where it is not, the first transaction is
   -- kept: only there can tick know that it is alone in it, and truncate.

@@ -96,7 +96,7 @@ declare
   -- inside a transaction block a procedure may not commit; one snapshot per statement shows the end all the same
   v_is_in_block constant boolean :=
     pg_catalog.transaction_timestamp() operator(pg_catalog.<>) pg_catalog.statement_timestamp();
-  v_ends_at constant timestamptz := perdure._now() operator(pg_catalog.+) await.timeout;
+  v_ends_at constant pg_catalog.timestamptz := perdure._now() operator(pg_catalog.+) await.timeout;
 begin
   loop
     begin

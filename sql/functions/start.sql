@@ -91,6 +91,12 @@ begin
   elsif _check_times.timeout = interval '0' then
     raise exception 'timeout must not be zero'
       using errcode = '22023', hint = 'Pass a longer one, or null for the workflow''s own.';
+  elsif _check_times.deadline not between '0001-01-01 00:00+00' and '9999-01-01 00:00+00' then
+    -- it comes with the claim of many runs, and few languages have times beyond these years
+    raise exception 'deadline must lie between the years 1 and 9999'
+      using errcode = '22023',
+            detail = format('It is %s.', _check_times.deadline),
+            hint = 'Leave it out for a run that may take as long as it likes.';
   end if;
   perform perdure._check_interval('delay', _check_times.delay);
   perform perdure._check_interval('timeout', _check_times.timeout);

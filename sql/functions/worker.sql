@@ -242,6 +242,8 @@ declare
 begin
   perform perdure._check_array('activity', beat.activity);
   perform perdure._check_payload('activity', beat.activity);
+  -- read once here, where a misprint is its worker's own trouble: explain reads it for others
+  perform a.run_id, a.key, a.since from jsonb_to_recordset(beat.activity) as a (run_id uuid, key text, since timestamptz);
   select
     count(*)::integer,
     jsonb_agg(jsonb_build_object(
