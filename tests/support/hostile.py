@@ -48,8 +48,7 @@ class Callable:
     def call(self, *values: sql.Composable) -> sql.Composed:
         """A statement that calls it with these values, cast to what it takes."""
         given = sql.SQL(", ").join(
-            sql.SQL("{}::{}").format(value, sql.SQL(kind))
-            for value, kind in zip(values, self.types, strict=True)
+            sql.SQL("{}::{}").format(value, sql.SQL(kind)) for value, kind in zip(values, self.types, strict=True)
         )
         words = "call perdure.{}({})" if self.kind == "p" else "select * from perdure.{}({})"
         return sql.SQL(words).format(sql.Identifier(self.name), given)
