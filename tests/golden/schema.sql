@@ -128,6 +128,11 @@ CREATE FUNCTION perdure._check_payload(what text, payload jsonb) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._check_saves(saves jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -547,6 +552,11 @@ CREATE FUNCTION perdure._fingerprint(value jsonb) RETURNS bytea
 
 CREATE FUNCTION perdure._flat_saves(batch jsonb, run_ids uuid[]) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._forget_namesakes(role name DEFAULT NULL::name) RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -2300,6 +2310,8 @@ REVOKE ALL ON FUNCTION perdure._check_object(what text, object jsonb) FROM PUBLI
 
 REVOKE ALL ON FUNCTION perdure._check_payload(what text, payload jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._check_saves(saves jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_times(start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval) FROM PUBLIC;
@@ -2371,6 +2383,8 @@ REVOKE ALL ON FUNCTION perdure._find_answers(suspended jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._fingerprint(value jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._flat_saves(batch jsonb, run_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._forget_namesakes(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._forget_past_workers(is_copy boolean, now timestamp with time zone) FROM PUBLIC;
 

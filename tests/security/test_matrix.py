@@ -62,6 +62,11 @@ grant_role                  .       .        .        x
 revoke_role                 .       .        .        x
 enable_cron                 .       .        .        x
 disable_cron                .       .        .        x
+hold                        .       .        .        x
+adopt                       .       .        .        x
+holds                       .       x        x        x
+at_risk                     .       .        x        x
+recorded_since              .       .        x        x
 version                     x       x        x        x
 explain                     .       .        x        x
 selftest                    .       .        x        x
