@@ -172,6 +172,7 @@ class Database:
     def connect(self, role: str | None = None, *, autocommit: bool = True, **options: Any) -> psycopg.Connection[Any]:
         """Connect, as the owner when no role is given."""
         conn = psycopg.connect(self.dsn(role), autocommit=autocommit, **{**isolation.options(), **options})
+        isolation.prepare(conn)
         self._connections.append(conn)
         return conn
 

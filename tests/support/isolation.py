@@ -16,29 +16,36 @@ from psycopg.pq import TransactionStatus
 
 LEVEL = os.environ.get("PERDURE_TEST_ISOLATION", "")
 
-# Functions that refuse an older snapshot.
+# What a client calls in a transaction of its own default; whatever else begins a transaction begins it as a driver does.
+_CLIENT = re.compile(rb"perdure\"?\.\"?(start|signal|cancel|terminate|pause|resume|retry|put_|grant_|result)")
+# What the engine is asked for in a single statement, in READ COMMITTED.
 _ENGINE = re.compile(
-    rb"perdure\"?\.\"?(tick|recover|claim_runs|save_steps|fail_steps|suspend_runs|complete_runs|fail_runs|release_runs)\b"
+    rb"perdure\"?\.\"?(tick|recover|drain|claim_runs|save_|fail_|suspend_|complete_|release_|stop_worker|beat)"
 )
+_SET = b"set session characteristics as transaction isolation level read committed"
+_RESET = b"reset default_transaction_isolation"
 
 
 class DriverCursor(psycopg.Cursor[Any]):
-    """A cursor that begins what the engine is asked for in READ COMMITTED."""
+    """A cursor whose transactions begin as those of clients and drivers do."""
 
     def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-        """Execute in whatever transaction is open; else in one of the connection's own, or of READ COMMITTED."""
+        """Execute in whatever transaction is open, else in one that suits the statement."""
         conn = self.connection
-        is_idle = conn.info.transaction_status == TransactionStatus.IDLE
-        if not is_idle or conn.isolation_level is not None or not _ENGINE.search(_text(query, conn)):
+        if conn.info.transaction_status != TransactionStatus.IDLE:
             return super().execute(query, *args, **options)
-        conn.isolation_level = IsolationLevel.READ_COMMITTED
-        if not conn.autocommit:
-            return super().execute(query, *args, **options)
-        try:
-            with conn.transaction():
+        text = _text(query, conn)
+        if conn.autocommit:
+            if not _ENGINE.search(text):
                 return super().execute(query, *args, **options)
-        finally:
-            conn.isolation_level = None
+            conn.pgconn.exec_(_SET)
+            try:
+                return super().execute(query, *args, **options)
+            finally:
+                conn.pgconn.exec_(_RESET)
+        if conn.isolation_level in (None, IsolationLevel.READ_COMMITTED):
+            conn.isolation_level = None if _CLIENT.search(text) else IsolationLevel.READ_COMMITTED
+        return super().execute(query, *args, **options)
 
 
 def _text(query: Any, conn: psycopg.Connection[Any]) -> bytes:
@@ -50,3 +57,9 @@ def _text(query: Any, conn: psycopg.Connection[Any]) -> bytes:
 def options() -> dict[str, Any]:
     """What a connection of a test is opened with."""
     return {"cursor_factory": DriverCursor} if LEVEL else {}
+
+
+def prepare(conn: psycopg.Connection[Any]) -> None:
+    """Let the blocks of an autocommitting connection begin as a driver's."""
+    if LEVEL and conn.autocommit:
+        conn.isolation_level = IsolationLevel.READ_COMMITTED
