@@ -436,6 +436,38 @@ async def test_a_live_worker_ticks(app: perdure.App, database: Database) -> None
     assert outcome(database, handle.id) == "timed_out"
 
 
+async def test_a_worker_whose_installation_is_gone_says_so_without_end_of_lines_and_goes_on_when_it_is_back(
+    app: perdure.App, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.workflow()
+    async def kept(run: perdure.AsyncRun, n: int) -> int:
+        return n
+
+    asked: set[tuple[int, Any]] = set()
+
+    def has_asked_often() -> bool:
+        asked.update(
+            database.admin.execute(
+                "select pid, query_start from pg_stat_activity"
+                " where application_name like 'perdure worker%' and datname = current_database()"
+            ).fetchall()
+        )
+        return len(asked) >= 15
+
+    async with app.worker():
+        assert await (await app.start(kept, 1)).result() == 1
+        database.admin.execute("drop schema perdure cascade")
+        await until(has_asked_often, seconds=60)
+        for what in ("a heartbeat failed", "a tick failed", "runs cannot be claimed"):
+            await until(lambda what=what: what in caplog.text, seconds=60)  # type: ignore[misc]
+        told = [record for record in caplog.records if record.name == "perdure"]
+        assert len(told) <= 10, [record.getMessage() for record in told]
+        assert all(record.exc_info is None for record in told)
+        database.install()
+        await until(lambda: database.value("select exists (select from perdure.worker)"), seconds=60)
+        assert await (await app.start(kept, 2)).result(timeout=timedelta(seconds=60)) == 2
+
+
 async def test_another_schema_works_as_well(empty_database: Database) -> None:
     empty_database.install("elsewhere")
     app = perdure.App(empty_database.dsn(), schema="elsewhere")

@@ -173,10 +173,14 @@ class App(AsyncClient):
         A plain-function step that has not ended by then does not hold up the process.
         """
         options = WorkerOptions(queues, max_runs, max_steps, stop_timeout, version=version, name=name)
-        if asyncio.run(self._until_signalled(options)):
+        if asyncio.run(self._as_process(options)):
             logger.warning("a step still runs in a thread and cannot be stopped; the process ends without it")
             logging.shutdown()
             os._exit(0)
+
+    async def _as_process(self, options: WorkerOptions) -> bool:
+        async with self:  # what its steps ask of the app goes over connections that are kept
+            return await self._until_signalled(options)
 
     async def _until_signalled(self, options: WorkerOptions) -> bool:
         stop, hurry = asyncio.Event(), asyncio.Event()

@@ -22,7 +22,7 @@ from uuid import UUID
 import psycopg
 
 from . import _sql
-from ._connect import PREPARE_AFTER, BackOff, Connector, check_transactions, is_direct
+from ._connect import PREPARE_AFTER, BackOff, Complaints, Connector, check_transactions, is_direct
 from ._errors import ClaimLost
 from ._registry import Workflow
 from ._sql import Schema
@@ -87,6 +87,7 @@ class Beat(threading.Thread):
         self._wake = threading.Event()
         self._is_stopping = False
         self._was_registered = False
+        self._complaints = Complaints()
 
     def unknown(self, worker_id: UUID, reason: ClaimLost) -> None:
         """Register anew: the database refuses this id from now on. Callable from any thread."""
@@ -110,6 +111,7 @@ class Beat(threading.Thread):
             try:
                 self._beat()
                 trouble.reset()
+                self._complaints.reset()
             except Exception as error:  # noqa: BLE001  whatever it is, the next beat must come
                 if not self._was_registered:
                     self._close()
@@ -129,7 +131,7 @@ class Beat(threading.Thread):
         ):
             self.unknown(worker_id, reason)
             return 0.0
-        logger.warning("a heartbeat failed: %s", error)
+        self._complaints.tell("a heartbeat failed", error)
         if self._conn is not None and (self._conn.closed or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)):
             self._close()
         return trouble.pause()

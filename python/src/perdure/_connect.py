@@ -7,7 +7,9 @@ READ COMMITTED.
 
 from __future__ import annotations
 
+import logging
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from ._errors import Misuse
+
+logger = logging.getLogger("perdure")
 
 # No statement about runs: it tells whether a pooler stands between us and the server.
 _BACKEND_PID = b"select pg_catalog.pg_backend_pid()"
@@ -106,6 +110,26 @@ def check_transactions(conn: psycopg.Connection[Any]) -> None:
         if STATEMENT_POOLING in str(error):
             raise Misuse(f"{STATEMENT_MODE}. {SET_MODE}") from error
         raise
+
+
+class Complaints:
+    """Warnings of what fails again and again: the same one is told anew only after a minute, or once all was well."""
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+        self._again_at = 0.0
+
+    def tell(self, what: str, error: Exception) -> None:
+        """Warn that something failed."""
+        text = f"{what}: {error}"
+        now = time.monotonic()
+        if text != self._last or now >= self._again_at:
+            self._last, self._again_at = text, now + 60.0
+            logger.warning("%s", text)
+
+    def reset(self) -> None:
+        """Note that it worked."""
+        self._last = None
 
 
 class BackOff:

@@ -22,7 +22,7 @@ from psycopg.rows import dict_row
 
 from . import _sql
 from ._backlog import ENDS, KINDS, LOOK, MAX_CALLS, SUSPEND, Backlog, Call, Kind, Row
-from ._connect import BackOff
+from ._connect import BackOff, Complaints
 from ._errors import ClaimLost
 from ._sql import Schema
 
@@ -87,6 +87,7 @@ class Flusher:
         self._claim_at = 0.0
         self._empty_at = 0.0
         self._trouble = BackOff(0.05, 2.0)
+        self._complaints = Complaints()
         self.flushes = 0
 
     async def call(self, kind: Kind, run_id: UUID, text: str, key: str | None = None) -> tuple[Row, bool]:
@@ -179,9 +180,9 @@ class Flusher:
             if self._conn is None or self._conn.closed:
                 self._conn = None
                 self._must_reconcile = True
-                logger.warning("the worker's connection is lost, it connects again: %s", error)
+                self._complaints.tell("the worker's connection is lost, it connects again", error)
             else:
-                logger.warning("a flush failed, it is sent again: %s", error)
+                self._complaints.tell("a flush failed, it is sent again", error)
             await asyncio.sleep(self._trouble.pause())
         except Exception:  # a worker that saves nothing any more must not go on in silence
             logger.exception("a flush failed, it is sent again on a new connection")
@@ -212,7 +213,7 @@ class Flusher:
             if isinstance(error, psycopg.Error) and (conn.closed or _passes(error)):
                 raise
             if claimable and not calls:
-                logger.exception("runs cannot be claimed")
+                self._complaints.tell("runs cannot be claimed", error)
                 self._claim_at = asyncio.get_running_loop().time() + 1.0
             elif claimable:
                 await self._send(conn, worker_id, calls, 0)
@@ -227,6 +228,7 @@ class Flusher:
             return
         self._take_answers(calls, answers)
         if claimable:
+            self._complaints.reset()
             await self._take_claims(conn, worker_id, rows)
 
     async def _transact(

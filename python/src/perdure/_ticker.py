@@ -6,7 +6,6 @@ at once. That it fails is no reason to stop: the next one does what it left.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from typing import Any
@@ -14,10 +13,8 @@ from typing import Any
 import psycopg
 
 from . import _sql
-from ._connect import Connector
+from ._connect import Complaints, Connector
 from ._sql import Schema
-
-logger = logging.getLogger("perdure")
 
 
 class Ticker(threading.Thread):
@@ -37,14 +34,16 @@ class Ticker(threading.Thread):
     def run(self) -> None:
         """Tick until stopped."""
         conn: psycopg.Connection[Any] | None = None
+        complaints = Complaints()
         while not self._is_stopping.wait(self._interval * random.uniform(0.7, 1.3)):
             try:
                 if conn is None or conn.closed:
                     conn = self._connector.open_in_thread()
                 # one round, in READ COMMITTED whatever the role's default is
                 conn.execute(self._schema(_sql.RUN_TICKS))
+                complaints.reset()
             except psycopg.Error as error:  # noqa: PERF203
-                logger.warning("a tick failed: %s", error)
+                complaints.tell("a tick failed", error)
                 if conn is not None and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                     conn.close()  # a standby: the primary may be another of the hosts by now
         if conn is not None:
