@@ -26,7 +26,7 @@ BUILD_SQL = $(PYTHON) python/src/perdure/_build.py --schema '$(SCHEMA)'
 .PHONY: help
 help:
 	@echo "make demo, then make test. The rest:"; echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: $(READY)  ## process a few hundred orders while workers are killed; needs no Postgres of yours
@@ -36,6 +36,12 @@ demo: $(READY)  ## process a few hundred orders while workers are killed; needs 
 test: $(READY) provision lint  ## everything, on PostgreSQL 15 with pg_cron
 	@echo "[test] PostgreSQL $${PERDURE_TEST_PG:-15}, everything"
 	@$(PYTEST) tests -n $(JOBS) $(ARGS)
+
+.PHONY: test-failover
+test-failover: $(READY) provision  ## failover, split brain and restores on two hosts made of network namespaces; needs root
+	@$(BIN)/python tests/failover/hosts.py
+	@echo "[test] PostgreSQL $${PERDURE_TEST_PG:-15}, failover"
+	@$(PYTEST) tests/failover -m failover $(ARGS)
 
 .PHONY: test-core
 test-core: $(READY) provision  ## what does not need pg_cron or Docker and is quick; PERDURE_TEST_PG=16|17|18 chooses the version

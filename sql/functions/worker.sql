@@ -254,7 +254,7 @@ begin
   where d.worker_id = beat.worker_id;
 
   -- a sign of life that waits for a standby which is gone is a death; nobody misses one that a crash takes back
-  if transaction_timestamp() = statement_timestamp() then
+  if pg_current_xact_id_if_assigned() is null then  -- nothing else was written yet
     perform set_config('perdure.before_beat', current_setting('synchronous_commit'), true);
     perform set_config('synchronous_commit', 'off', true);
   end if;

@@ -214,6 +214,21 @@ def test_a_worker_of_an_earlier_timeline_changes_nothing(database: Database, con
     assert again.run_id == held.run_id and again.row["recoveries"] == 0, "a failover is no death"
 
 
+def test_a_beat_waits_for_no_standby_and_what_is_saved_after_it_does(database: Database) -> None:
+    worker = Worker(database)
+    start(worker.conn)
+    held = worker.claim_one()
+    level = "select current_setting('synchronous_commit')"
+    with worker.conn.transaction():
+        worker.conn.execute("set local synchronous_commit = 'remote_apply'")
+        worker.beat()
+        assert worker.conn.execute(level).fetchone() == ("off",)
+        worker.save(held, "saved")
+        assert worker.conn.execute(level).fetchone() == ("remote_apply",)
+        worker.beat()
+        assert worker.conn.execute(level).fetchone() == ("remote_apply",), "something is saved that must be kept"
+
+
 # --- the poison run
 
 
