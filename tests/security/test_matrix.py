@@ -19,6 +19,7 @@ from support.hostile import KINDS, Callable, callables, role_of
 MATRIX = """
                           client  worker  observer  admin
 start                       x       .        .        x
+start_run                   x       .        .        x
 start_many                  x       .        .        x
 signal                      x       .        .        x
 signal_key                  x       .        .        x
