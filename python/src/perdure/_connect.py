@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from ._errors import Misuse
+from ._unreadable import forgive
 
 logger = logging.getLogger("perdure")
 
@@ -50,12 +51,12 @@ _KEEPALIVES = {
 class Connector:
     """Open connections to one database under one name; none prepares statements before it is known to be direct."""
 
-    dsn: str
+    dsn: str = field(repr=False)  # it may hold a password
     name: str
 
     async def open(self) -> psycopg.AsyncConnection[Any]:
         """Open an autocommitting connection for asyncio."""
-        return await psycopg.AsyncConnection.connect(self.dsn, autocommit=True, **self._parameters())
+        return forgive(await psycopg.AsyncConnection.connect(self.dsn, autocommit=True, **self._parameters()))
 
     def open_in_thread(self) -> psycopg.Connection[Any]:
         """Open an autocommitting connection for a thread of its own."""
@@ -82,6 +83,7 @@ class Connector:
 
 
 async def _configure(conn: psycopg.AsyncConnection[Any]) -> None:
+    forgive(conn)
     await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
     await conn.set_autocommit(True)
     await prepare_if_direct(conn)

@@ -25,6 +25,7 @@ from ._backlog import ENDS, KINDS, LOOK, MAX_CALLS, SUSPEND, Backlog, Call, Kind
 from ._connect import BackOff, Complaints
 from ._errors import ClaimLost
 from ._sql import Schema
+from ._unreadable import Unreadable
 
 logger = logging.getLogger("perdure")
 
@@ -296,21 +297,25 @@ class Flusher:
         claimed = []
         for row in rows:
             later: list[Row] = []
-            while row["has_more"] and (
-                page := await self._read_steps(conn, row["run_id"], (later or row["steps"])[-1])
-            ):
-                later += page
+            while row["has_more"] and not isinstance(row["steps"], Unreadable):
+                page = await self._read_steps(conn, row["run_id"], (later or row["steps"])[-1])
+                if isinstance(page, Unreadable):
+                    row["steps"] = page  # the run is refused where it is taken over
+                elif page:
+                    later += page
+                else:
+                    break
             claimed.append((row, later))
         if self._host.worker_id == worker_id:  # else they were the runs of who we were
             self._host.claimed(claimed)
 
-    async def _read_steps(self, conn: Connection, run_id: UUID, last: Row) -> list[Row]:
+    async def _read_steps(self, conn: Connection, run_id: UUID, last: Row) -> list[Row] | Unreadable:
         cursor = await conn.execute(
             self._schema(_sql.READ_STEPS), {"run_id": run_id, "after": last["ordinal"], "max_bytes": 1_048_576}
         )
         found = await cursor.fetchone()
         assert found is not None
-        steps: list[Row] = found[0]
+        steps: list[Row] | Unreadable = found[0]
         return steps
 
     async def _reconcile(self, conn: Connection, worker_id: UUID) -> None:

@@ -17,8 +17,9 @@ import psycopg
 from psycopg.rows import dict_row
 
 from . import _sql
-from ._errors import RunNotFound, TimedOut
+from ._errors import DecodingFailed, RunNotFound, TimedOut
 from ._sql import Schema
+from ._unreadable import readable
 
 Row = dict[str, Any]
 
@@ -88,7 +89,7 @@ class ResultPoller:
             for run_id in ended:
                 for waiter in self._forget([run_id]):
                     if run_id in rows:
-                        waiter.set_result(rows[run_id])
+                        _settle(waiter, rows[run_id])
                     else:
                         waiter.set_exception(
                             RunNotFound(
@@ -107,3 +108,12 @@ class ResultPoller:
     def _forget(self, run_ids: list[UUID]) -> list[asyncio.Future[Row]]:
         waiters = [waiter for run_id in run_ids for waiter in self._waiters.pop(run_id, [])]
         return [waiter for waiter in waiters if not waiter.done()]
+
+
+def _settle(waiter: asyncio.Future[Row], row: Row) -> None:
+    try:
+        readable(*row.values())
+    except DecodingFailed as error:
+        waiter.set_exception(error)
+    else:
+        waiter.set_result(row)

@@ -14,6 +14,7 @@ from typing import Any
 from ._engine import Checkpoint, Claimed, FailedTry, Save, Wait
 from ._scalars import read_timestamp
 from ._sql import to_json
+from ._unreadable import readable
 
 
 def parse_time(text: str) -> datetime:
@@ -23,6 +24,7 @@ def parse_time(text: str) -> datetime:
 
 def checkpoint_of(found: Mapping[str, Any]) -> Checkpoint:
     """Return a checkpoint from the object that read_steps, claim_runs and suspend_runs answer."""
+    readable(found)
     return Checkpoint(
         found["ordinal"],
         found["key"],
@@ -39,6 +41,7 @@ def checkpoint_of(found: Mapping[str, Any]) -> Checkpoint:
 def recorded_of(row: Mapping[str, Any], save: Save) -> Checkpoint:
     """Return the checkpoint that save_steps answers."""
     error = row["error"]
+    readable(row["result"], error)
     return Checkpoint(
         row["ordinal"],
         save.key,
@@ -54,6 +57,7 @@ def recorded_of(row: Mapping[str, Any], save: Save) -> Checkpoint:
 
 def claimed_of(row: Mapping[str, Any], later_steps: Sequence[Mapping[str, Any]] = ()) -> Claimed:
     """Return a claimed run from its row and the steps that did not fit into it."""
+    readable(row["input"], row["tags"], row["headers"], row["steps"], later_steps)
     steps = [*row["steps"], *later_steps]
     return Claimed(
         row["run_id"],

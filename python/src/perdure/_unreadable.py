@@ -1,0 +1,47 @@
+"""JSON that Postgres keeps and Python cannot read: nested too deeply, or a number of too many digits.
+
+Invariant: what one run holds stops nobody else. Rows of many runs come in one answer, so a value that cannot be read
+does not raise where it is loaded; something stands in its place, and whoever needs the value raises.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.types.json import JsonbLoader
+
+from ._errors import DecodingFailed
+
+
+class Unreadable:
+    """Stands for a value that could not be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def refusal(self) -> DecodingFailed:
+        """Return the error for whoever needs the value."""
+        return DecodingFailed(f"what is saved cannot be read here: {type(self.error).__name__}: {self.error}")
+
+
+class _ForgivingLoader(JsonbLoader):
+    def load(self, data: Any) -> Any:
+        """Return the value, or what stands for it."""
+        try:
+            return super().load(data)
+        except (ValueError, RecursionError) as error:
+            return Unreadable(error)
+
+
+def forgive(conn: psycopg.AsyncConnection[Any]) -> psycopg.AsyncConnection[Any]:
+    """Let a connection load what it can, whatever stands beside it."""
+    conn.adapters.register_loader("jsonb", _ForgivingLoader)
+    return conn
+
+
+def readable(*values: Any) -> None:
+    """Raise DecodingFailed for the first value that could not be read."""
+    for value in values:
+        if isinstance(value, Unreadable):
+            raise value.refusal()
