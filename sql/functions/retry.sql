@@ -127,6 +127,8 @@ comment on function perdure.retry(uuid, text, text) is
 'Let an ended run go on from where it stopped: its outcome and the failed step''s checkpoint move to audit.
 from_step names a step from which all later checkpoints are made again as well. A time-out starts anew, a deadline that
 has passed is dropped. Returns accepted, or duplicate where somebody else retried it meanwhile.
+A call made again after a lost answer raises PD009, since the run is unfinished by then; where it has ended once more it
+is retried once more.
 Raises PD001 for an unknown run, PD009 for an unfinished or completed one, 22023 for an unknown step, PD005 where its key names an unfinished run by now, 55P03 after 5 s
 behind an open transaction that retries it too. Locks the run''s outcome.';
 
@@ -165,4 +167,5 @@ end;
 $$;
 comment on function perdure.retry_many(uuid[], text) is
 'Let many ended runs go on from where they stopped.
-Returns accepted, duplicate, illegal (unfinished or completed) or unknown for each. Locks the runs'' outcomes.';
+Returns accepted, duplicate, illegal (unfinished or completed) or unknown for each; illegal also for what the same call
+retried before, when it is made again after a lost answer. Locks the runs'' outcomes.';

@@ -182,7 +182,7 @@ $$;
 
 comment on function perdure.grant_role(name, text) is
 'Let a role use this installation as client, worker, observer or admin.
-A role may have several kinds; upgrades keep them. Needs no CREATEROLE. Returns nothing.
+A role may have several kinds; upgrades keep them. Needs no CREATEROLE. It is audited each time. Returns nothing.
 Raises 22023 for an unknown kind, 42704 for an unknown role, 55P03 after 5 s behind an open transaction that changes
 grants too. Locks the table role_grant against others who do, and the catalog rows of the functions and views until the transaction ends.';
 
@@ -228,6 +228,6 @@ $$;
 
 comment on function perdure.revoke_role(name, text) is
 'Take back what grant_role gave; the role keeps its other kinds.
-A role that was dropped or never had the kind is no error. Returns nothing.
+A role that was dropped or never had the kind is no error. It is audited each time. Returns nothing.
 Raises 22023 for an unknown kind, 55P03 as grant_role does.
 Locks the table role_grant against others who change it, and the catalog rows of the functions and views until the transaction ends.';

@@ -44,7 +44,7 @@ begin
 end;
 $$;
 comment on function perdure.put_setting(text, jsonb, text) is
-'Change a setting of the install.
+'Change a setting of the install; audited each time, also when nothing changes.
 Raises 22023 for an unknown setting or a value of another JSON type. Locks the setting''s row.';
 
 create or replace function perdure.put_queue(name text, retention interval default null)
@@ -72,5 +72,5 @@ begin
 end;
 $$;
 comment on function perdure.put_queue(text, interval) is
-'Make a queue, or note how long its ended runs are to be kept; nothing removes them yet.
+'Make a queue, or note how long its ended runs are to be kept; nothing removes them yet. It is audited each time.
 Raises 22023 for a bad name or a negative retention. Locks the queue''s row.';

@@ -46,7 +46,7 @@ end;
 $$;
 comment on function perdure.signal(uuid, text, jsonb, text) is
 'Send a message to one run; it is kept until the run waits for its name.
-id makes it idempotent. Returns accepted, duplicate (this id was sent before), finished (the run has ended) or unknown
+id makes it idempotent. Without it each call sends another message. Returns accepted, duplicate (this id was sent before), finished (the run has ended) or unknown
 (no such run), instead of raising, so that a late webhook does not abort its transaction.
 Raises 22023 for a bad name or a null payload, PD010 for a too large one, 55P03 after 5 s behind an open transaction
 that sent the same id. Locks nothing of the run.';
@@ -85,4 +85,5 @@ $$;
 comment on function perdure.signal_key(text, text, text, jsonb, text, jsonb) is
 'Send a message to the run that a key of a workflow names.
 With start_input the run is started first where the key names none, and finds the message in its mailbox.
+Without id each call sends another message.
 Returns and raises as signal does, and as start does where it starts. Locks the key''s row only when it starts.';

@@ -228,6 +228,8 @@ comment on function perdure.start(
 'Start a run of a workflow in the caller''s transaction.
 key makes it idempotent: the same key returns the same run, finished or not (attach), unless on_duplicate says
 restart_if_failed, restart_if_finished, replace (cancel, then start) or error. timeout runs from the first claim.
+Without a key each call starts another run. replace made again after a lost answer replaces the run that the first call
+started, error made again after a lost answer raises PD005 for its own run: ask find_run before.
 Returns the run''s id. Raises 22023 for bad options and unknown names, PD005 for a key used with another input,
 PD010 for a too large input, 55P03 after 5 s behind an open transaction with the same key. Locks the key''s row.';
 
@@ -325,5 +327,5 @@ end;
 $$;
 comment on function perdure.start_many(text, jsonb[], text[], text, text, integer, timestamptz, jsonb) is
 'Start one run per input, in one statement, in the caller''s transaction.
-keys has one element per input; null elements have no key. Returns ordinal (from 1), run_id and whether the run is new.
+keys has one element per input; null elements have no key. Without keys each call starts other runs. Returns ordinal (from 1), run_id and whether the run is new.
 Raises as start does, 22023 also where keys and inputs differ in number. Locks the keys'' rows in their order.';

@@ -208,7 +208,9 @@ $$;
 comment on function perdure.register_worker(text[], text[], text, text, interval, boolean) is
 'Make a worker known: it may claim runs of these queues and workflows from now on. Makes unknown names known.
 is_direct: this session holds an advisory lock for the worker from now on, so that its end tells of a death early; pass
-false behind a pooler. On hold it is registered, and claims nothing until the hold is ended. Returns the worker''s id. Raises 22023 for empty lists or a bad lease.';
+false behind a pooler. On hold it is registered, and claims nothing until the hold is ended.
+A call made again after a lost answer registers another worker; the first is buried after its lease, having claimed
+nothing. Returns the worker''s id. Raises 22023 for empty lists or a bad lease.';
 
 create or replace function perdure.worker_lock(worker_id uuid)
 returns boolean
@@ -341,5 +343,5 @@ end;
 $$;
 comment on function perdure.stop_worker(uuid) is
 'Forget a worker that has stopped; runs that it still holds go back to ready, which counts as no death.
-Returns how many those were; what is locked for longer than a second is recovered by the next tick.
+Returns how many those were, 0 where it was stopped before; what is locked for longer than a second is recovered by the next tick.
 Locks the worker''s row, waiting for its own open transactions, then its runs without waiting.';

@@ -307,8 +307,9 @@ def remove_leftovers() -> None:
     """Remove the servers of test runs that were killed: their directories are named after a process that is gone."""
     for home in Path(tempfile.gettempdir()).glob("perdure-test-*"):
         match = re.match(r"perdure-test-(\d+)-", home.name)
-        if match is None or home.stat().st_uid != os.geteuid() or Path(f"/proc/{match[1]}").exists():
-            continue
+        with suppress(FileNotFoundError):  # whoever made it has just removed it
+            if match is None or home.stat().st_uid != os.geteuid() or Path(f"/proc/{match[1]}").exists():
+                continue
         if (home / "server" / "data").is_dir() and Path("/proc").is_dir():
             Server(home / "server").destroy()
             shutil.rmtree(home, ignore_errors=True)
