@@ -2,8 +2,8 @@
 -- between are counted, so that the run which kills its workers is found and ended, and its neighbours are not.
 -- Lock order: worker (for update, without waiting), then dispatch by run_id without waiting, then inserts.
 
-create or replace function perdure._calm_since(now timestamptz)
-returns timestamptz
+create or replace function perdure._watch(now timestamptz, out calm_since timestamptz, out watched_since timestamptz)
+returns record
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -11,42 +11,57 @@ as $$
 declare
   v_timeline constant integer := perdure._timeline();
   v_started_at constant timestamptz := perdure._server_started_at();
-  v_calm_since timestamptz;
+  v_last perdure.timeline;
+  v_is_mine boolean;
 begin
-  select t.calm_since into v_calm_since from perdure.timeline as t where t.timeline = v_timeline;
-  if v_calm_since >= v_started_at then
-    return v_calm_since;
+  select t.* into v_last from perdure.timeline as t where t.timeline = v_timeline for no key update skip locked;
+  v_is_mine := found;
+  if not v_is_mine then  -- somebody is looking in a transaction that may stay open: what is on record will do
+    select t.* into v_last from perdure.timeline as t where t.timeline = v_timeline;
   end if;
-  -- a restart or a failover: the workers reconnect only now, however long the server needed to come back
-  begin
-    -- excludes another note, not the ticks that update the row
-    lock table perdure.timeline in share update exclusive mode nowait;
-    insert into perdure.timeline as t (timeline, since, calm_since)
-    values (v_timeline, _calm_since.now, _calm_since.now)
-    on conflict on constraint timeline_pkey do nothing;
-    if found and exists (select from perdure.timeline as t where t.timeline <> v_timeline) then
-      perform perdure._audit('timeline', null, format(
-        'the server failed over or was restored: it is on timeline %s now; what was acknowledged before may be lost',
-        v_timeline));
-    end if;
-    update perdure.timeline as t
-    set calm_since = _calm_since.now
-    where t.timeline in (
-      select l.timeline from perdure.timeline as l
-      where l.timeline = v_timeline and l.calm_since < v_started_at
-      for no key update skip locked
-    );
-  exception
-    when lock_not_available then  -- somebody notes it in a transaction that may stay open: never wait for it
-      null;
+  -- the workers reconnect only now after a failover or a restart, however long the server needed to come back
+  calm_since := case
+    when v_last.calm_since >= v_started_at or v_started_at > _watch.now then least(v_last.calm_since, _watch.now)
+    else _watch.now
   end;
-  return _calm_since.now;
+  watched_since := case
+    when v_last.ticked_at between _watch.now - interval '10 seconds' and _watch.now + interval '10 seconds'
+      or not v_is_mine and v_last.timeline is not null
+      then least(v_last.watched_since, _watch.now)
+    else _watch.now
+  end;
+  if v_is_mine then
+    update perdure.timeline as t
+    set calm_since = _watch.calm_since, watched_since = _watch.watched_since, ticked_at = _watch.now
+    where t.timeline = v_timeline;
+  elsif v_last.timeline is null then
+    begin
+      -- excludes another note, not the looks that update a row
+      lock table perdure.timeline in share update exclusive mode nowait;
+      insert into perdure.timeline (timeline, since, calm_since, watched_since, ticked_at)
+      values (v_timeline, _watch.now, _watch.now, _watch.now, _watch.now)
+      on conflict on constraint timeline_pkey do nothing;
+      if found and exists (select from perdure.timeline as t where t.timeline <> v_timeline) then
+        perform perdure._audit('timeline', null, format(
+          'the server failed over or was restored: it is on timeline %s now; what was acknowledged before may be lost',
+          v_timeline));
+      end if;
+    exception
+      when lock_not_available then
+        null;
+    end;
+  end if;
 end;
 $$;
-comment on function perdure._calm_since(timestamptz) is
-'Tell since when the engine has seen the server run on its present timeline, and note it where that is new.';
+comment on function perdure._watch(timestamptz) is
+'Note that somebody looks for deaths now, and on which timeline.
+Tells since when the server has been seen on it since its last start, and since when somebody has looked without a
+pause: a frozen host or a clock that jumps is no silence of the workers. No time of these is ahead of now, wherever the
+clock was before. Never waits.';
 
-create or replace function perdure._is_dead(worker_id uuid, now timestamptz, calm_since timestamptz)
+create or replace function perdure._is_dead(
+  worker_id uuid, now timestamptz, calm_since timestamptz, watched_since timestamptz
+)
 returns boolean
 language sql
 volatile
@@ -56,7 +71,10 @@ as $$
     _is_dead.now >= _is_dead.calm_since + least(w.lease, interval '5 seconds')
     and (
       b.beat_at is null
-      or _is_dead.now - b.beat_at > w.lease
+      or (
+        _is_dead.now - b.beat_at > w.lease
+        and _is_dead.now >= _is_dead.watched_since + least(w.lease, interval '5 seconds')
+      )
       or (
         w.is_direct
         and _is_dead.now - b.beat_at > interval '1.5 seconds'
@@ -72,9 +90,10 @@ as $$
   left join perdure.worker_beat as b on b.worker_id = w.worker_id
   where w.worker_id = _is_dead.worker_id
 $$;
-comment on function perdure._is_dead(uuid, timestamptz, timestamptz) is
+comment on function perdure._is_dead(uuid, timestamptz, timestamptz, timestamptz) is
 'Judge a worker: its last beat is older than its lease, or its session''s lock is free and it has not beaten for 1.5 s.
-For min(lease, 5 s) after calm_since, when a restart or a failover was first seen, nobody is dead: all reconnect first.';
+For min(lease, 5 s) after calm_since, when a restart or a failover was first seen, nobody is dead: all reconnect first.
+And a silence counts only after so long a watch.';
 
 create or replace function perdure._bury_workers(now timestamptz)
 returns void
@@ -83,20 +102,30 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_calm_since constant timestamptz := perdure._calm_since(_bury_workers.now);
+  v_watch record;
   v_dead uuid[];
 begin
+  select w.calm_since, w.watched_since into strict v_watch from perdure._watch(_bury_workers.now) as w;
+  -- the clock was set back: a beat from the future would never be old
+  update perdure.worker_beat as b
+  set beat_at = _bury_workers.now
+  where b.worker_id in (
+    select o.worker_id
+    from perdure.worker_beat as o
+    where o.beat_at > _bury_workers.now + interval '10 seconds'
+    for update skip locked
+  );
   select array_agg(l.worker_id) into v_dead
   from (
     select w.worker_id
     from perdure.worker as w
-    where perdure._is_dead(w.worker_id, _bury_workers.now, v_calm_since)
+    where perdure._is_dead(w.worker_id, _bury_workers.now, v_watch.calm_since, v_watch.watched_since)
     order by w.worker_id
     for update skip locked  -- a worker at work holds its row: it is asked again at the next tick
   ) as l;
   -- again, in a statement later than the lock: it may have beaten meanwhile
   delete from perdure.worker as w
-  where w.worker_id = any(v_dead) and perdure._is_dead(w.worker_id, _bury_workers.now, v_calm_since);
+  where w.worker_id = any(v_dead) and perdure._is_dead(w.worker_id, _bury_workers.now, v_watch.calm_since, v_watch.watched_since);
   delete from perdure.worker_beat as b
   where b.worker_id in (
     select o.worker_id

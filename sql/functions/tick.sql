@@ -85,24 +85,6 @@ comment on function perdure._truncate_wake() is
 'Truncate the wakes when all are drained and nobody is about to add one. Returns whether it did.
 Locks the table exclusively, without waiting, until the transaction ends: so it comes last.';
 
-create or replace function perdure._note_tick(now timestamptz)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_timeline constant integer := perdure._timeline();
-begin
-  update perdure.timeline as t
-  set ticked_at = _note_tick.now
-  where t.timeline in (
-    select l.timeline from perdure.timeline as l where l.timeline = v_timeline for no key update skip locked
-  );
-end;
-$$;
-comment on function perdure._note_tick(timestamptz) is 'Note that somebody ticks. Never waits: a rival''s note is as good.';
-
 create or replace function perdure.tick()
 returns jsonb
 language plpgsql
@@ -132,7 +114,6 @@ begin
     'overdue', perdure._meet_deadlines(v_now),
     'recovered', perdure.recover(),
     'freed', perdure._free_forgotten(v_now));
-  perform perdure._note_tick(v_now);
   -- only in a transaction of its own: in a longer one the lock would keep every sender waiting
   return v_done || jsonb_build_object(
     'truncated', transaction_timestamp() = statement_timestamp() and perdure._truncate_wake());

@@ -32,8 +32,8 @@ from pg_control_system() as c
 cross join pg_database as d
 where d.datname = current_database();
 
-insert into perdure.timeline (timeline, since, calm_since)
-values (perdure._timeline(), perdure._now(), perdure._now());
+insert into perdure.timeline (timeline, since, calm_since, watched_since)
+values (perdure._timeline(), perdure._now(), perdure._now(), perdure._now());
 
 do $$
 begin

@@ -21,6 +21,7 @@ create table perdure.timeline (
   timeline integer not null,
   since timestamptz not null,
   calm_since timestamptz not null,
+  watched_since timestamptz not null,
   ticked_at timestamptz,
   constraint timeline_pkey primary key (timeline)
 );
@@ -31,7 +32,10 @@ comment on column perdure.timeline.timeline is 'Timeline of the write-ahead log.
 comment on column perdure.timeline.since is 'When the engine saw it first.';
 comment on column perdure.timeline.calm_since is
 'When the engine saw the server''s last start first: for some seconds after it nobody is declared dead.';
-comment on column perdure.timeline.ticked_at is 'When it was ticked last: it tells whether anybody does the housekeeping.';
+comment on column perdure.timeline.watched_since is
+'Since when somebody has ticked without a longer pause: a silence that nobody watched is no death.';
+comment on column perdure.timeline.ticked_at is
+'When somebody looked for deaths last, as each tick does: it tells whether anybody does the housekeeping.';
 
 create table perdure.audit (
   audit_id uuid not null,

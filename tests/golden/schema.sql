@@ -73,11 +73,6 @@ CREATE FUNCTION perdure._caller() RETURNS name
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._calm_since(now timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$…$$;
-
 CREATE FUNCTION perdure._check_array(what text, list jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -605,7 +600,7 @@ CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS TABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone) RETURNS boolean
+CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone) RETURNS boolean
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -667,11 +662,6 @@ CREATE FUNCTION perdure._note_hold(now timestamp with time zone) RETURNS text
 
 CREATE FUNCTION perdure._note_progress(run_ids uuid[]) RETURNS void
     LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$…$$;
-
-CREATE FUNCTION perdure._note_tick(now timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -822,6 +812,11 @@ CREATE FUNCTION perdure._unfinished_predecessor(run_id uuid) RETURNS uuid
 
 CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now()) RETURNS uuid
     LANGUAGE sql PARALLEL RESTRICTED
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -1424,6 +1419,7 @@ CREATE TABLE perdure.timeline (
     timeline integer NOT NULL,
     since timestamp with time zone NOT NULL,
     calm_since timestamp with time zone NOT NULL,
+    watched_since timestamp with time zone NOT NULL,
     ticked_at timestamp with time zone
 );
 
@@ -2288,8 +2284,6 @@ REVOKE ALL ON FUNCTION perdure._bytes(payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._caller() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._calm_since(now timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION perdure._check_array(what text, list jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_interval(what text, duration interval) FROM PUBLIC;
@@ -2404,7 +2398,7 @@ REVOKE ALL ON FUNCTION perdure._hold_setting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
 
@@ -2429,8 +2423,6 @@ REVOKE ALL ON FUNCTION perdure._normal_waits(waits jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._note_hold(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._note_progress(run_ids uuid[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION perdure._note_tick(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._now() FROM PUBLIC;
 
@@ -2491,6 +2483,8 @@ REVOKE ALL ON FUNCTION perdure._truncate_wake() FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._unfinished_predecessor(run_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._uuid7(at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._when(at timestamp with time zone, now timestamp with time zone) FROM PUBLIC;
 

@@ -20,6 +20,7 @@ INVOKERS = {
 PLAIN_NAMES = {
     "run.deadline": "the word that people use, in the functions too",
     "timeline.calm_since": "calm has reigned since then",
+    "timeline.watched_since": "somebody has watched since then",
     "timeline.since": "a timeline is known since then",
 }
 

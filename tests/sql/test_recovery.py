@@ -148,39 +148,43 @@ def test_a_suspended_run_has_no_worker_to_lose(database: Database, conn: Connect
     assert dispatch(database, run_id)["recoveries"] == 0
 
 
-def test_nobody_is_declared_dead_right_after_a_restart(stopped: Database, conn: Connection) -> None:
+@pytest.fixture
+def watched(database: Database, conn: Connection) -> Database:
+    """A database whose clock stands and where somebody has looked for deaths for a while."""
+    database.clock.stop()
     assert recover(conn) == 0
-    worker = Worker(stopped)
+    database.clock.advance(seconds=9)
+    assert recover(conn) == 0
+    return database
+
+
+def test_nobody_is_declared_dead_right_after_a_restart(watched: Database, conn: Connection) -> None:
+    Worker(watched)
     start(conn)
-    worker.claim_one()
+    Worker(watched).claim_one()
     for _ in range(2):  # each restart anew
-        stopped.admin.execute(
+        watched.admin.execute(
             "create or replace function perdure._server_started_at() returns timestamptz language sql stable parallel "
-            f"restricted set search_path = pg_catalog, pg_temp as $$ select '{stopped.clock.now()}'::timestamptz $$"
+            f"restricted set search_path = pg_catalog, pg_temp as $$ select '{watched.clock.now()}'::timestamptz $$"
         )
-        stopped.clock.advance(hours=1)
+        watched.clock.advance(hours=1)
         assert recover(conn) == 0, "the grace begins with the first look, however long the server took to come back"
-        stopped.clock.advance("4.9 seconds")
+        watched.clock.advance("4.9 seconds")
         assert recover(conn) == 0
-    stopped.clock.advance("0.1 seconds")
+    watched.clock.advance("0.1 seconds")
     assert recover(conn) == 1
 
 
-def test_nobody_is_declared_dead_right_after_a_failover(stopped: Database, conn: Connection) -> None:
-    assert recover(conn) == 0
-    worker = Worker(stopped, lease="3 seconds")
+def test_nobody_is_declared_dead_right_after_a_failover(watched: Database, conn: Connection) -> None:
+    worker = Worker(watched, lease="3 seconds")
     start(conn)
     worker.claim_one()
-    stopped.clock.advance(hours=1)
-    timeline = stopped.value("select perdure._timeline()")
-    stopped.admin.execute(
-        "create or replace function perdure._timeline() returns integer language sql volatile parallel restricted "
-        f"set search_path = pg_catalog, pg_temp as $$ select {timeline + 1} $$"
-    )
+    watched.clock.advance(seconds=9)
+    fail_over(watched)
     assert recover(conn) == 0
-    stopped.clock.advance("2.9 seconds")
+    watched.clock.advance("2.9 seconds")
     assert recover(conn) == 0, "the grace is min(lease, 5 s)"
-    stopped.clock.advance("0.1 seconds")
+    watched.clock.advance("0.1 seconds")
     assert recover(conn) == 1
 
 
@@ -227,6 +231,58 @@ def test_a_beat_waits_for_no_standby_and_what_is_saved_after_it_does(database: D
         assert worker.conn.execute(level).fetchone() == ("remote_apply",)
         worker.beat()
         assert worker.conn.execute(level).fetchone() == ("remote_apply",), "something is saved that must be kept"
+
+
+def test_a_silence_that_nobody_watched_is_no_death(watched: Database, conn: Connection) -> None:
+    """The host was frozen, or its clock was set forward by an hour: all beats are old, and nobody is dead of it."""
+    silent, alive = Worker(watched), Worker(watched)
+    for worker in (silent, alive):
+        start(conn)
+        worker.claim_one()
+    watched.clock.advance(hours=1)
+    assert recover(conn) == 0
+    watched.clock.advance("4.9 seconds")
+    assert recover(conn) == 0
+    alive.beat(1)
+    watched.clock.advance("0.1 seconds")
+    assert recover(conn) == 1
+    assert alive.runs() != set()
+
+
+def test_a_closed_session_is_a_death_though_nobody_watched(watched: Database, conn: Connection) -> None:
+    session = watched.connect()
+    worker = Worker(watched, conn=session, is_direct=True)
+    start(conn)
+    worker.claim_one()
+    pid = session.info.backend_pid
+    session.close()
+    watched.wait_until("select not exists (select from pg_stat_activity where pid = %s)", pid)
+    watched.clock.advance(hours=1)
+    assert recover(conn) == 1
+
+
+def test_a_clock_set_back_hides_no_death(watched: Database, conn: Connection) -> None:
+    worker = Worker(watched, lease="8 seconds")
+    start(conn)
+    worker.claim_one()
+    watched.clock.advance(hours=-1)
+    assert recover(conn) == 0
+    watched.clock.advance(seconds=8)
+    assert recover(conn) == 0, "it is silent since the clock was set back, as far as anybody can tell"
+    watched.clock.advance(seconds=1)
+    assert recover(conn) == 1
+
+
+def test_a_look_in_an_open_transaction_holds_up_no_other(watched: Database, conn: Connection) -> None:
+    worker = Worker(watched, lease="8 seconds")
+    start(conn)
+    worker.claim_one()
+    looking = watched.connect(autocommit=False)
+    looking.execute("select perdure.tick()")
+    for _ in range(3):
+        watched.clock.advance(minutes=1)
+        got = recover(conn)
+    assert got == 1 or state(watched, watched.value("select run_id from perdure.run")) == "ready"
 
 
 # --- the poison run

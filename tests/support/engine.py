@@ -257,11 +257,12 @@ def bury(database: Database, worker_id: UUID) -> None:
 
 
 def with_no_grace(database: Database) -> None:
-    """Let deaths be declared although the test's server has just started and the engine was just installed."""
-    database.admin.execute("update perdure.timeline set calm_since = '-infinity'")
+    """Let deaths be declared at the first look, although the server has just started and nobody has watched."""
     database.admin.execute(
-        "create or replace function perdure._server_started_at() returns timestamptz language sql stable "
-        "parallel restricted set search_path = pg_catalog, pg_temp as $$ select '-infinity'::timestamptz $$"
+        "create or replace function perdure._watch(now timestamptz, out calm_since timestamptz, out watched_since "
+        "timestamptz) returns record language sql volatile set search_path = pg_catalog, pg_temp as $$ "
+        "update perdure.timeline set ticked_at = _watch.now; "
+        "select '-infinity'::timestamptz, '-infinity'::timestamptz $$"
     )
 
 
