@@ -232,8 +232,8 @@ begin
   if v_is_copy then  -- the timelines of another cluster say nothing about this one's
     delete from perdure.timeline;
   end if;
-  insert into perdure.timeline as t (timeline, since, calm_since)
-  values (perdure._timeline(), v_now, v_now)
+  insert into perdure.timeline as t (timeline, since, calm_since, watched_since)
+  values (perdure._timeline(), v_now, v_now, v_now)
   on conflict on constraint timeline_pkey do update set calm_since = excluded.calm_since;
   update perdure.install as i
   set held_at = null, held_by = null, hold_reason = null, ended_reason = v_old.hold_reason, ended_server_at = v_server_at

@@ -209,7 +209,6 @@ def test_adopting_in_place_leaves_a_live_worker_what_it_holds(database: Database
 
 
 def test_after_an_adoption_nobody_is_declared_dead_for_the_grace(database: Database, conn: Connection) -> None:
-    with_no_grace(database)
     database.clock.stop()
     worker, held = a_run(database)
     hold(conn)
