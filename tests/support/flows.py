@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import threading
 import time
@@ -162,3 +163,31 @@ async def parcel(run: perdure.AsyncRun, key: str) -> list[Any]:
 async def failing(run: perdure.AsyncRun, key: str) -> str:
     """End badly."""
     raise ValueError(key)
+
+
+def bulk(key: str, number: int) -> str:
+    """Return so much that a few of it do not fit into a claim."""
+    trace(key, f"bulk{number}")
+    return random.Random(number).randbytes(50_000).hex() + str(number)  # nothing that the server could compress away
+
+
+@app.workflow()
+async def big(run: perdure.AsyncRun, key: str) -> list[str]:
+    """Save half a megabyte, then begin anew from it."""
+    done = [await run.step(bulk, key, number) for number in range(5)]
+    await run.sleep(timedelta(seconds=2))  # so long that it is suspended, not answered at once
+    return [each[-1] for each in done]
+
+
+@app.workflow()
+async def heard(run: perdure.AsyncRun, key: str) -> str:
+    """Wait for a signal while a step is in flight."""
+    name, value = await run.race(paid=run.wait_signal(PAID), thought=run.step(think, key, 1.0))
+    return f"{name} {value}"
+
+
+@app.workflow()
+async def longer(run: perdure.AsyncRun, key: str) -> str:
+    """Two steps of two seconds each."""
+    await run.options(key="first").step(think, f"{key}/1", 2.0)
+    return await run.options(key="second").step(think, f"{key}/2", 2.0)

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from support.database import Database, eventually
 from support.engine import call, with_no_grace
 
-WORKFLOWS = ("order", "once", "slow", "long", "greedy", "who", "ledger", "parcel", "failing")
+WORKFLOWS = ("order", "once", "slow", "long", "greedy", "who", "ledger", "parcel", "failing", "big", "heard", "longer")
 PROGRAM = Path(__file__).with_name("crashing_worker.py")
 
 
@@ -50,10 +50,11 @@ class Scene:
         self.workers.append(process)
         return process
 
-    def start(self, workflow: str, key: str, *, paid: bool = False) -> UUID:
+    def start(self, workflow: str, key: str, *, paid: bool = False, queue: str = "default") -> UUID:
         """Start a run, with its signal in the mailbox if it is paid."""
         with psycopg.connect(self.database.dsn()) as conn:
-            [row] = call(conn, "start", workflow=workflow, input=Jsonb(key), key=key)
+            call(conn, "put_queue", name=queue)
+            [row] = call(conn, "start", workflow=workflow, input=Jsonb(key), key=key, queue=queue)
             run_id: UUID = row["start"]
             if paid:
                 conn.execute("select perdure.signal(%s, 'paid', '7', 'once')", [run_id])
