@@ -105,20 +105,10 @@ comment on function perdure._permissions() is
 Returns one row per name with the kinds of roles; what has no row is for the owner alone.';
 
 do $$
-declare
-  v_grant record;
 begin
   if exists (select from perdure.install) then  -- before the first one's end nobody holds anything
     perform perdure._forget_namesakes();
   end if;
-  perform perdure._revoke_all();
-  for v_grant in
-    select g.role_name, g.kind
-    from perdure.role_grant as g
-    join pg_catalog.pg_roles as r on r.rolname = g.role_name
-    order by g.role_name, g.kind
-  loop
-    perform perdure._grant_kind(v_grant.role_name, v_grant.kind);
-  end loop;
+  perform perdure._apply_matrix();
 end;
 $$;

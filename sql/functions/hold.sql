@@ -229,8 +229,10 @@ begin
   v_is_copy := (v_old.system_identifier, v_old.database_id, v_old.table_id)
     <> (v_new.system_identifier, v_new.database_id, v_new.table_id);
   v_released := perdure._forget_past_workers(v_is_copy, v_now);
-  if v_is_copy then  -- the timelines of another cluster say nothing about this one's
-    delete from perdure.timeline;
+  if v_is_copy then
+    delete from perdure.timeline;  -- those of another cluster say nothing about this one's
+    perform perdure._forget_namesakes();  -- as an upgrade does
+    perform perdure._apply_matrix();  -- a dump without privileges leaves each function to everybody
   end if;
   insert into perdure.timeline as t (timeline, since, calm_since, watched_since)
   values (perdure._timeline(), v_now, v_now, v_now)
@@ -248,7 +250,8 @@ comment on function perdure.adopt(text) is
 'Go on with this database: end its hold, and note it as the one of the install.
 Of a copy (another cluster or database, a restored dump) all workers are forgotten, of a database restored in place those
 that registered before the server was started: what they held goes back to ready without counting as a death, and who
-still is one of them must register anew. Deaths are declared again after the grace of a restart. Call it when nobody else
+still is one of them must register anew. The rights of a copy become those of its roles again; a dump without
+privileges left them none. Deaths are declared again after the grace of a restart. Call it when nobody else
 goes on with the original, and look at at_risk() before. Returns nothing, and does nothing where there is no hold.
 Raises PD004 while the setting perdure.hold is there, 55P03 where an open transaction of a worker is in the way for 5 s.
 Locks the row of the install, the workers'' rows, and their runs without waiting.';

@@ -96,6 +96,31 @@ comment on function perdure._revoke_all(name) is
 'Take every privilege in the schema from a role, or from everyone but the owner.
 Locks the catalog rows of what was granted until the transaction ends.';
 
+create or replace function perdure._apply_matrix()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_grant record;
+begin
+  perform perdure._revoke_all();
+  for v_grant in
+    select g.role_name, g.kind
+    from perdure.role_grant as g
+    join pg_roles as r on r.rolname = g.role_name
+    order by g.role_name, g.kind
+  loop
+    perform perdure._grant_kind(v_grant.role_name, v_grant.kind);
+  end loop;
+end;
+$$;
+
+comment on function perdure._apply_matrix() is
+'Make the privileges in the schema those of role_grant, and no others.
+Locks the catalog rows of the functions and views until the transaction ends.';
+
 create or replace function perdure._check_kind(kind text)
 returns void
 language plpgsql

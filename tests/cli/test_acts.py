@@ -39,6 +39,20 @@ def test_cancel_grants_a_grace(perdure: Shell, database: Database, order: str) -
     assert said.code == 1 and "error: grace must" in said.err
 
 
+def test_an_installation_is_held_and_adopted(perdure: Shell, order: str, worker: Worker) -> None:
+    perdure("start", order)
+    said = perdure("hold", "--reason", "restored from tape")
+    assert said.code == 0, said.err
+    assert said.lines[0] == "on hold: restored from tape"
+    assert "1 unfinished runs may have gone on" in said.lines[1]
+    assert perdure("adopt").out == "adopted, the hold has ended: restored from tape\n"
+    assert perdure("adopt", "--reason", "again").out == "nothing was on hold\n"
+    assert worker.claim()
+    said = perdure("hold", "--reason", " ")
+    assert said.code == 1
+    assert "a hold needs a reason" in said.err
+
+
 def test_an_answer_that_is_no_yes_is_exit_code_1(perdure: Shell, order: str) -> None:
     run = perdure("start", order).out.strip()
     said = perdure("cancel", run, NOBODY, "--json")

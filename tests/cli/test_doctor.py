@@ -28,6 +28,15 @@ def test_all_is_well_with_a_live_worker(perdure: Shell, order: str, worker: Work
     assert "1 live worker" in said.out
 
 
+def test_an_installation_on_hold_is_wrong(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
+    perdure("start", order)
+    database.connect().execute("select perdure.hold('restored from tape')")
+    findings = found(perdure, code=1)
+    assert findings["hold"]["level"] == "wrong"
+    assert "restored from tape" in findings["hold"]["says"]
+    assert findings["hold"]["advice"].endswith("perdure adopt")
+
+
 def test_nobody_who_ticks_is_wrong(perdure: Shell, order: str) -> None:
     findings = found(perdure, code=1)
     assert findings["workers"]["level"] == "warning"

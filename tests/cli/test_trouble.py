@@ -16,6 +16,8 @@ COMMANDS = [
     ["signal", "0190", "paid"],
     ["cancel", "0190"],
     ["retry", "0190"],
+    ["hold", "--reason", "restored"],
+    ["adopt"],
     ["runs"],
     ["show", "0190"],
     ["explain", "0190"],

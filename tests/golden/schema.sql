@@ -38,6 +38,11 @@ CREATE FUNCTION perdure._apply_acts(run_ids uuid[]) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._apply_matrix() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._ask(run_ids uuid[], act text, reason text, grace interval) RETURNS TABLE(run_id uuid, answer text, error text, state text)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2269,6 +2274,8 @@ REVOKE ALL ON FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with
 REVOKE ALL ON FUNCTION perdure._apply_act(run_id uuid, act text, grace interval, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._apply_acts(run_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._apply_matrix() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._ask(run_ids uuid[], act text, reason text, grace interval) FROM PUBLIC;
 

@@ -83,6 +83,7 @@ class Worker:
         self._tasks: dict[asyncio.Task[None], Execution] = {}
         self._pausing: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self._hold: str | None = None
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
@@ -252,8 +253,21 @@ class Worker:
                 execution.release_soon()
             elif told["is_told"]:
                 execution.tell()
+        self._heed(answer["hold"])
         if answer["reconcile"]:
             self._flusher.reconcile()
+
+    def _heed(self, hold: str | None) -> None:
+        """On hold begin no step and give back what is held, at each beat: a claim may have been under way."""
+        if hold is not None:
+            if self._hold is None:
+                logger.warning("the installation is on hold, the worker waits until it is adopted: %s", hold)
+            for execution in list(self._claims.values()):
+                execution.release_soon()
+        elif self._hold is not None:
+            logger.warning("the installation is on hold no more, the worker goes on")
+            self._flusher.wake()
+        self._hold = hold
 
     def activity(self) -> list[dict[str, Any]]:
         """Return the steps that have run for longer than a second. Called in the beat's thread."""

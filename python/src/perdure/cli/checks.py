@@ -57,6 +57,7 @@ class CronJob:
 
 _STUCK = {
     "paused": ("warning", "Look why (perdure explain {run}), then: perdure resume {run}"),
+    "held": ("warning", "They wait for the end of the hold, see above."),
     "no_worker_takes_the_queue": ("wrong", "Start a worker: perdure worker MODULE:APP --queues {queues}"),
     "no_worker_knows_the_workflow": (
         "wrong",
@@ -136,6 +137,19 @@ def rights(db: Session) -> tuple[list[str], Finding]:
             "warning", "rights", f"role {role} may: {', '.join(kinds)}; not look, so the rest is not examined", grant
         )
     return kinds, Finding("ok", "rights", f"role {role} may: {', '.join(kinds)}")
+
+
+def hold(db: Session) -> Iterator[Finding]:
+    """Whether the installation waits to be adopted."""
+    if (row := db.row(statements.HOLDS)) is None:
+        yield Finding("ok", "hold", "the installation is not on hold")
+        return
+    reason, held_at, held_by = row
+    since = "" if held_at is None else f" since {held_at:%Y-%m-%d %H:%M:%S %Z}, by {held_by}"
+    yield Finding(
+        "wrong", "hold", f"the installation is on hold{since}: {reason}",
+        f"See what may have gone on elsewhere ({db.target.schema}.at_risk() lists it), then: perdure adopt",
+    )  # fmt: skip
 
 
 def workers(found: list[Worker], schema: str) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ _MODULES = {
     "work": "worker register",
     "talk": "start signal",
     "acts": "cancel terminate pause resume retry",
+    "hold": "hold adopt",
     "look": "runs explain",
     "show": "show",
     "doctor": "doctor",

@@ -35,6 +35,10 @@ PAUSE = "select a.run_id, a.answer from {perdure}.pause_many(run_ids => %(run_id
 RESUME = "select a.run_id, a.answer from {perdure}.resume_many(run_ids => %(run_ids)s, reason => %(reason)s) as a"
 RETRY = "select a.run_id, a.answer from {perdure}.retry_many(run_ids => %(run_ids)s, reason => %(reason)s) as a"
 RETRY_FROM = "select {perdure}.retry(run_id => %(run_id)s, from_step => %(from_step)s, reason => %(reason)s)"
+HOLD = "select {perdure}.hold(reason => %(reason)s)"
+ADOPT = "select {perdure}.adopt(reason => %(reason)s)"
+AT_RISK = "select count(*), count(*) filter (where r.risk = 'running') from {perdure}.at_risk() as r"
+HOLDS = "select h.reason, h.held_at, h.held_by::text from {perdure}.holds as h"
 
 # look: role observer
 
