@@ -54,6 +54,11 @@ def test_roles_are_granted_as_it_says(database: Database) -> None:
         database.connect("web").execute("select * from perdure.run")
 
 
+def test_a_restored_database_is_held_and_adopted_as_it_says(database: Database) -> None:
+    psql(database, block("sql", "perdure.adopt"))
+    assert database.value("select array_agg(act order by audit_id) from perdure.audit") == ["hold", "adopt"]
+
+
 def test_the_program_of_the_quickstart_runs(database: Database, tmp_path: Path) -> None:
     program = tmp_path / "shop.py"
     program.write_text(block("python", "# shop.py"))

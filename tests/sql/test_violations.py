@@ -361,6 +361,6 @@ def test_a_busy_database_has_no_violation_in_any_snapshot(database: Database, co
         ticking = pool.submit(keep_ticking, database, until)
         seen = list(looks(database, until))
         busy = [each.result() for each in (*drivers, *disturbers, ticking)]
-    assert min(busy) > 10, "it was not busy"
-    assert len(seen) > 10
+    assert min(busy) > 2, "it was not busy"
+    assert len(seen) > 2
     assert [row for look in seen for row in look] == []
