@@ -73,7 +73,7 @@ class Stage:
     def completed(self) -> UUID:
         """Start a run that returned 7, with a value published."""
         worker, held = self.held()
-        worker.complete(held, 7, saves=[held.save("~value", 3, kind="value", name="shown")])
+        worker.complete(held, 7, saves=[held.save("shown", 3, kind="value", name="shown")])
         return held.run_id
 
     def orphaned(self) -> None:
