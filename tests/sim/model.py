@@ -114,6 +114,9 @@ class Model:
         self._signals(before, after, calls)
         self._workers(before, after, calls)
         for call in calls:
+            if call.function in BATCHES or call.function in ("claim_runs", "save_transaction_step"):
+                worker_id = call.arguments["worker_id"]
+                require(worker_id in after["worker"], "whoever_works_is_registered", worker_id)
             if call.function in BATCHES:
                 self._answers(before, after, call)
             elif call.function == "claim_runs":
@@ -130,8 +133,8 @@ class Model:
                 asked |= {row["run_id"]: call for row in call.answer}
             elif call.function == "signal_key" and call.arguments.get("start_input") is not None:
                 where = f"{call.arguments['workflow']} {call.arguments['key']}"
-                if where in after["key"]:
-                    asked[after["key"][where]] = call
+                if where in after["run_key"]:
+                    asked[after["run_key"][where]["run_id"]] = call
         for run_id in new:
             require(run_id in asked, "a_rollback_leaves_no_trace", run_id)
             run = after["run"][run_id]
@@ -153,12 +156,12 @@ class Model:
             for each in after["run"].values()
             if each["key"] == run["key"] and each["workflow"] == run["workflow"] and each["run_id"] != run["run_id"]
         ]
-        require(where in after["key"], "a_key_is_taken", where)
+        require(where in after["run_key"], "a_key_is_taken", where)
         how = call.arguments.get("on_duplicate", "attach")
         if not others:
             return
         require(how in ("replace", "restart_if_failed", "restart_if_finished"), "a_key_gives_one_run", where)
-        latest = before.get("key", {}).get(where)
+        latest = before.get("run_key", {}).get(where, {}).get("run_id")
         if latest is None or latest not in before["outcome"]:
             require(how == "replace" or latest is None, "only_an_ended_run_is_restarted", where)
         elif how == "restart_if_failed":
@@ -195,6 +198,7 @@ class Model:
             ]
             require(len(ends) >= 1, "only_the_holder_ends_a_run", run_id)
             require(was["cancel"] is None, "a_cancelled_run_ends_as_cancelled", run_id)
+            self._no_act_came_first(calls, name, run_id)
             if status == "completed":
                 require(outcome["result"] == ends[-1]["result"], "the_result_is_what_was_returned", run_id)
         elif status == "dead":
@@ -218,6 +222,12 @@ class Model:
                 )
             )
             require(found, "only_an_act_ends_a_run_so", f"{run_id} {status}")
+
+    def _no_act_came_first(self, calls: Sequence[Call], name: str, run_id: str) -> None:
+        """What was asked and committed before a run was reported as ended decides how it ended."""
+        seen = next(call.seen for call in calls if call.function == name)
+        asked = [row["act"] for row in seen["act"].values() if row["run_id"] == run_id and row["applied_at"] is None]
+        require(not {"cancel", "terminate"} & set(asked), "an_act_that_came_first_decides", f"{run_id} {asked}")
 
     def _claims(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
         old, new = before.get("dispatch", {}), after["dispatch"]
@@ -255,11 +265,22 @@ class Model:
                 at = max(call.at for call in calls)
                 require(micros(was["ends_at"]) <= at, "a_deadline_is_never_early", f"{run_id} {was['ends_at']}")
             if now["is_paused"] != was["is_paused"]:
-                require(
-                    any(call.function in LOOKS or call.function == "release_runs" for call in calls),
-                    "only_an_act_pauses",
-                    run_id,
-                )
+                self._paused(before, after, calls, now)
+
+    def _paused(self, before: Snapshot, after: Snapshot, calls: Sequence[Call], now: Row) -> None:
+        """A pause comes and goes by what was asked; a cancel and a deadline end it."""
+        applied = {
+            row["act"]
+            for key, row in after["act"].items()
+            if row["run_id"] == now["run_id"]
+            and row["applied_at"] is not None
+            and before["act"].get(key, {}).get("applied_at") is None
+        }
+        ends = {"resume", "cancel"}
+        if now["is_paused"]:
+            require("pause" in applied, "only_an_act_pauses", now["run_id"])
+        else:
+            require(applied & ends or now["cancel"], "only_an_act_ends_a_pause", now["run_id"])
 
     def _due(self, before: Snapshot, call: Call, row: Row, was: Row) -> None:
         """A run is claimed when it is due, not before; a paused one never."""
@@ -427,9 +448,9 @@ class Model:
         sent: Counter[str] = Counter()
         for call in calls:
             if call.function in ("signal", "signal_key") and call.answer == ["accepted"]:
-                run_id = call.arguments.get("run_id") or after["key"].get(
-                    f"{call.arguments['workflow']} {call.arguments['key']}"
-                )
+                run_id = call.arguments.get("run_id") or after["run_key"].get(
+                    f"{call.arguments['workflow']} {call.arguments['key']}", {}
+                ).get("run_id")
                 sent[run_id] += 1
                 found = new.get(f"{run_id} {call.arguments.get('id')}")
                 require(
@@ -455,7 +476,7 @@ class Model:
             at = max((call.at for call in calls if call.function in RECOVERS), default=None)
             require(at is not None, "only_recovery_buries", worker_id)
             assert at is not None
-            silent = at - micros(before["beat"][worker_id]["beat_at"])
+            silent = at - micros(before["worker_beat"][worker_id]["beat_at"])
             shortest = 1_500_000 if worker["is_direct"] and not self.world.is_locked(worker_id) else 30_000_000
             require(silent > shortest, "no_live_worker_is_buried", f"{worker_id} silent for {silent / 1e6} s")
             calm = max(self.started_at, self.timeline_at) + SHORTEST_CALM
@@ -506,7 +527,7 @@ class Model:
 
     # The end
 
-    def judge_end(self, after: Snapshot, violations: Sequence[Row]) -> None:
+    def judge_end(self, after: Snapshot, violations: Sequence[object]) -> None:
         """Everything has ended, and the counters agree."""
         require(not violations, "violations_is_empty", violations)
         require(not after["dispatch"], "every_run_ends", list(after["dispatch"]))

@@ -121,7 +121,9 @@ class Person:
                 if wait["kind"] == "signal"
             ]
             self.sent += 1
-            message_id = f"{self.session.name}.{self.sent}" if chance.random() < 0.8 or self.sent == 1 else "shared"
+            message_id = (
+                f"{self.session.name}.{self.sent}" if chance.random() < 0.7 else chance.choice(("shared", "common"))
+            )
             run_id, name = self.some_run(), chance.choice(NAMES)
             if waited and chance.random() < 0.6:
                 run_id, name = chance.choice(waited)

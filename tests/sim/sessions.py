@@ -29,6 +29,7 @@ _OPTIONS = (
     "-c jit=off -c max_parallel_workers_per_gather=0 -c client_min_messages=error -c timezone=UTC "
     "-c statement_timeout=0 -c application_name=simulation"
 )
+_PAUSE = 4711  # the advisory lock that the onlooker holds, and whoever pauses waits for
 _KEPT = ("setting", "install", "role_grant")
 
 _PREPARE = f"""
@@ -38,6 +39,7 @@ create unlogged sequence sim.clock;
 create unlogged sequence sim.started;
 create unlogged sequence sim.timeline;
 create unlogged sequence sim.dice;
+create unlogged sequence sim.pauses;
 create table sim.ledger (run_id uuid not null, key text not null);
 grant select, usage on all sequences in schema sim to public;
 grant select, insert on sim.ledger to public;
@@ -53,6 +55,14 @@ $$ select c.last_value::integer from sim.timeline as c $$;
 create or replace function perdure._random_uuid() returns uuid language sql volatile parallel restricted
 set search_path = pg_catalog, pg_temp as
 $$ select md5(nextval('sim.dice')::text)::uuid $$;
+create function sim.pause() returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  if random() < (select (p.last_value - 1) / 1000.0 from sim.pauses as p) then
+    perform pg_advisory_lock_shared({_PAUSE}), pg_advisory_unlock_shared({_PAUSE});
+  end if;
+  return true;
+end;
+$$;
 """
 
 # No real time may pass: neither is a lock wait given up, nor does a stopping worker sleep between two looks. And the
@@ -67,7 +77,7 @@ begin
     select p.oid::regprocedure from pg_proc as p
     where p.pronamespace = 'perdure'::regnamespace and p.proconfig::text like '%lock_timeout%'
   loop
-    execute format('alter function %s set lock_timeout = ''1 hour''', v_function);
+    execute format('alter function %s set lock_timeout = ''1h''', v_function);
   end loop;
   for v_function, v_text in
     select p.oid::regprocedure, pg_get_functiondef(p.oid) from pg_proc as p
@@ -99,6 +109,21 @@ class Refused(Exception):
 
 class Lost(Exception):
     """The connection broke; what the last statement did is not known to whoever sent it."""
+
+
+def with_pauses(definition: str) -> str:
+    """Put a pause between any two statements of a function in PL/pgSQL: what a rival does there, it may do here."""
+    head, begin, body = definition.partition("\nbegin\n")
+    lines, last = [], "begin"
+    for line in body.split("\n"):
+        is_statement = re.match(r"  (?!end\b|get\b|exception\b|elsif\b|else\b|when\b|--|declare\b)\S", line)
+        if is_statement and (last == "begin" or last.endswith(";")):
+            lines.append("  assert sim.pause();")  # unlike perform it leaves FOUND as it is
+        lines.append(line)
+        stripped = line.split("  --")[0].strip()
+        if stripped and not stripped.startswith("--"):
+            last = stripped
+    return head + begin + "\n".join(lines)
 
 
 @lru_cache(maxsize=65536)
@@ -188,22 +213,41 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
-_SNAPSHOT = """
-select jsonb_build_object(
-  'run', (select jsonb_object_agg(t.run_id, to_jsonb(t)) from perdure.run as t),
-  'dispatch', (select jsonb_object_agg(t.run_id, to_jsonb(t)) from perdure.dispatch as t),
-  'outcome', (select jsonb_object_agg(t.run_id, to_jsonb(t)) from perdure.outcome as t),
-  'step', (select jsonb_object_agg(t.run_id || ' ' || t.key, to_jsonb(t)) from perdure.step as t),
-  'step_attempt', (
-    select jsonb_object_agg(t.run_id || ' ' || t.key || ' ' || t.attempt, to_jsonb(t)) from perdure.step_attempt as t),
-  'signal', (select jsonb_object_agg(t.run_id || ' ' || t.id, to_jsonb(t)) from perdure.signal as t),
-  'act', (select jsonb_object_agg(t.act_id, to_jsonb(t)) from perdure.act as t),
-  'key', (select jsonb_object_agg(t.workflow || ' ' || t.key, t.run_id) from perdure.run_key as t),
-  'worker', (select jsonb_object_agg(t.worker_id, to_jsonb(t)) from perdure.worker as t),
-  'beat', (select jsonb_object_agg(t.worker_id, to_jsonb(t)) from perdure.worker_beat as t),
-  'wake', (select jsonb_agg(t.run_id order by t.run_id) from perdure.wake as t),
-  'ledger', (select jsonb_agg(t.run_id || ' ' || t.key order by t.run_id, t.key) from sim.ledger as t)),
-  (select jsonb_agg(to_jsonb(v) order by v.invariant, v.run_id, v.detail) from perdure.violations as v)
+# Tables by the columns that name a row; what is written once and judged nowhere is left out.
+_TABLES = {
+    "run": (
+        "run_id",
+        "run_id, workflow, queue, priority, key, predecessor_id, start_at, deadline, timeout, created_at",
+    ),
+    "dispatch": ("run_id", "*"),
+    "outcome": ("run_id", "*"),
+    "step": ("run_id key", "*"),
+    "step_attempt": ("run_id key attempt", "*"),
+    "signal": ("run_id id", "*"),
+    "act": ("act_id", "*"),
+    "worker": ("worker_id", "worker_id, is_direct"),
+    "worker_beat": ("worker_id", "*"),
+    "run_key": ("workflow key", "workflow, key, run_id"),
+}
+_SNAPSHOT = (
+    "select "
+    + ", ".join(
+        f"(select json_agg(t) from (select {what} from perdure.{name}) as t)" for name, (_, what) in _TABLES.items()
+    )
+    + ", (select json_agg(w.run_id) from perdure.wake as w), "
+    "(select json_agg(l.run_id || ' ' || l.key) from sim.ledger as l), (select json_agg(v) from sim.violations as v)"
+)
+# The catalog does not change here: what violations says about it is read once, at the end.
+_VIOLATIONS = """
+do $do$
+declare
+  v_text text := pg_get_viewdef('perdure.violations'::regclass);
+begin
+  v_text := substr(v_text, strpos(v_text, 'SELECT ''a_run_is_unfinished'));
+  v_text := left(v_text, strpos(v_text, 'SELECT ''partitions_are_cut_alike') - 1);
+  execute 'create view sim.violations as ' || regexp_replace(v_text, 'UNION ALL\\s*$', '');
+end;
+$do$
 """
 
 
@@ -227,10 +271,15 @@ class Arena:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._originals: dict[str, str] = {}
+        self._changed: set[str] = set()
         self.onlooker = Wire(self.dsn(database.superuser), 0.5)
         self.onlooker.execute("set plan_cache_mode = force_generic_plan")
-        for statement in (_PREPARE, _TIMELESS):
-            self.onlooker.pgconn.exec_(statement.encode())
+        for statement in (_PREPARE, _TIMELESS, _VIOLATIONS):
+            done = self.onlooker.pgconn.exec_(statement.encode())
+            assert done.status == pq.ExecStatus.COMMAND_OK, done.error_message.decode()
+        self._add_pauses()
+        self.onlooker.execute(f"select pg_advisory_lock({_PAUSE})")
         self.onlooker.prepare("look", _SNAPSHOT)
         self.onlooker.prepare("time", "select setval('sim.clock', $1::bigint)")
         self.onlooker.prepare(
@@ -247,6 +296,17 @@ class Arena:
             )
         )
 
+    def _add_pauses(self) -> None:
+        rows = self.onlooker.execute(
+            "select p.proname, pg_get_functiondef(p.oid) from pg_proc as p join pg_language as l on l.oid = p.prolang "
+            "where p.pronamespace = 'perdure'::regnamespace and l.lanname = 'plpgsql' and p.prokind = 'f' "
+            "and p.provolatile = 'v' and p.prosrc not like '%sim.pause%'"
+        )
+        for name, definition in rows:
+            assert name is not None and definition is not None
+            self._originals[name] = definition
+            self.onlooker.execute(with_pauses(definition))
+
     def dsn(self, role: str | None = None) -> str:
         """The connection string, with the settings that leave nothing to chance."""
         return f"{self.database.dsn(role)} options='{_OPTIONS}'"
@@ -260,15 +320,40 @@ class Arena:
         self.onlooker.execute(f"truncate {self._tables}, sim.ledger restart identity")
         self.onlooker.execute(
             "select setval('sim.clock', 1), setval('sim.started', 1), setval('sim.timeline', 1), "
-            "setval('sim.dice', 1), setval('perdure.signal_sequence', 1)"
+            "setval('sim.dice', 1), setval('sim.pauses', 1), setval('perdure.signal_sequence', 1)"
         )
 
-    def replace(self, function: str, old: str, new: str) -> str:
-        """Change the text of one of the engine's functions; return what it was."""
-        [[was]] = self.onlooker.execute("select pg_get_functiondef(to_regproc($1))", [f"perdure.{function}"])
-        assert was is not None and was.count(old) == 1, f"{function} does not have {old!r} exactly once"
-        self.onlooker.execute(was.replace(old, new))
-        return was
+    def replace(self, function: str, *changes: tuple[str, str]) -> None:
+        """Change the text of one of the engine's functions; `restore` undoes it."""
+        if function not in self._originals:
+            [[text]] = self.onlooker.execute("select pg_get_functiondef(to_regproc($1))", [f"perdure.{function}"])
+            assert text is not None
+            self._originals[function] = text
+        changed = self._originals[function]
+        for old, new in changes:
+            assert old in changed, f"{function} does not say {old!r}"
+            changed = changed.replace(old, new)
+        self.onlooker.execute(with_pauses(changed) if "LANGUAGE plpgsql" in changed else changed)
+        self._changed.add(function)
+
+    def restore(self) -> None:
+        """Undo every change."""
+        for function in sorted(self._changed):
+            self.replace(function)
+        self._changed.clear()
+
+    def set_pauses(self, per_mille: int) -> None:
+        """Tell how often a function pauses between two of its statements."""
+        self.onlooker.execute("select setval('sim.pauses', $1::bigint)", [str(per_mille + 1)])
+
+    def is_pause(self, blockers: Sequence[int]) -> bool:
+        """Whether who waits only pauses."""
+        return self.onlooker.pid in blockers
+
+    def unpause(self) -> None:
+        """Let who pauses go on."""
+        self.onlooker.execute(f"select pg_advisory_unlock({_PAUSE})")
+        self.onlooker.execute(f"select pg_advisory_lock({_PAUSE})")
 
     def set_time(self, now: int) -> None:
         """Move the clock."""
@@ -276,10 +361,17 @@ class Arena:
 
     def look(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Read everything that is committed, and what is wrong with it."""
-        [[found, wrong]] = self.onlooker.execute_prepared("look")
-        assert found is not None
-        snapshot = {name: rows or {} for name, rows in json.loads(found).items()}
-        return snapshot, json.loads(wrong) if wrong else []
+        [row] = self.onlooker.execute_prepared("look")
+        *tables, wakes, ledger, wrong = [json.loads(each) if each else [] for each in row]
+        snapshot: dict[str, Any] = {"wake": sorted(wakes), "ledger": ledger}
+        for (name, (key, _)), rows in zip(_TABLES.items(), tables, strict=True):
+            names = key.split()
+            snapshot[name] = {" ".join(str(each[part]) for part in names): each for each in rows}
+        return snapshot, wrong
+
+    def catalog_violations(self) -> list[str | None]:
+        """Read what is wrong with the whole install."""
+        return [row[0] for row in self.onlooker.execute("select v::text from perdure.violations as v")]
 
     def blockers(self, pid: int) -> list[int]:
         """Who is in a backend's way; empty when it does not wait for a lock."""

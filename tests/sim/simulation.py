@@ -82,6 +82,7 @@ class Simulation:
         ]:
             world.arena.onlooker.execute(statement)
         world.seen, _ = world.arena.look()
+        world.arena.set_pauses(chance.choice((0, 5, 15, 40)))
         for n in range(chance.randint(1, 3)):
             self._add_worker(f"w{n + 1}")
         for name, weight in (("c1", 1.0), ("c2", 1.0), ("c3", 0.6), ("o1", 0.8), ("t1", 0.7), ("t2", 0.3)):
@@ -177,6 +178,7 @@ class Simulation:
         world = self.world
         world.say("*** the end game")
         world.faults = Faults.none()
+        world.arena.set_pauses(0)
         world.is_calm = True
         for actor in world.actors:
             actor.rests_until = 0
@@ -195,6 +197,8 @@ class Simulation:
         for n in range(ROUNDS):
             for actor in world.actors:
                 for _ in range(1 if actor.name.startswith("t") else 4):
+                    if world.waiting is not None and world.arena.is_pause(world.waiting.blockers):
+                        world.end_pause(world.waiting)
                     if world.waiting is not None and not world.waiting.blockers:
                         waiter = next(each for each in world.actors if each.session is world.waiting_session)
                         next(waiter.turns)
@@ -216,7 +220,7 @@ class Simulation:
         seen, violations = world.arena.look()
         if seen["dispatch"]:
             raise Violation("every_run_ends", f"{len(seen['dispatch'])} do not\n{world.explain()}")
-        world.model.judge_end(seen, violations)
+        world.model.judge_end(seen, [*violations, *world.arena.catalog_violations()])
 
     def _help(self) -> list[tuple[str, dict[str, Any]]]:
         """Give each run what it waits for."""

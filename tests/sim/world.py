@@ -277,6 +277,8 @@ class Waiting:
     session: Session
     since: int
     blockers: list[int]
+    pauses_until: int = 0
+    call: Call | None = None
 
 
 @dataclass
@@ -338,16 +340,20 @@ class World:
 
     def begin_wait(self, session: Session, call: Call | None, blockers: list[int]) -> bool:
         """Judge a wait; return false where it was given up, because somebody waits already."""
-        holders = [each for each in self.sessions() if each.wire is not None and each.wire.pid in blockers]
-        names = ", ".join(each.name for each in holders)
-        function = call.function if call else "a statement"
-        self.say(f"{session.name} {function} waits for {names}")
-        self.counted["lock waits"] += 1
-        forgets = any(each.function in _FORGETS for holder in holders for each in holder.calls)
-        if function not in _MAY_WAIT and not forgets:
-            raise Violation("nobody_waits_who_must_not", f"{session.name}, {function} waits for {names}")
+        while self.arena.is_pause(blockers) and self.waiting is not None:
+            self.arena.unpause()
+            assert session.wire is not None
+            blockers = self.arena.settle(session.wire)
+        if not blockers:
+            return False
+        if self.arena.is_pause(blockers):
+            self.say(f"{session.name} {call.function if call else ''} pauses")
+            self.counted["pauses between two statements"] += 1
+            self.waiting = Waiting(session, self.steps, blockers, self.steps + self.chance.choice((1, 3, 8, 20)), call)
+            return True
+        self._judge_wait(session, call, blockers)
         if self.waiting is None:
-            self.waiting = Waiting(session, self.steps, blockers)
+            self.waiting = Waiting(session, self.steps, blockers, 0, call)
             return True
         self.counted["impatient callers"] += 1
         assert session.wire is not None
@@ -356,13 +362,35 @@ class World:
             pass
         return False
 
+    def _judge_wait(self, session: Session, call: Call | None, blockers: list[int]) -> None:
+        holders = [each for each in self.sessions() if each.wire is not None and each.wire.pid in blockers]
+        names = ", ".join(each.name for each in holders)
+        function = call.function if call else "a statement"
+        self.say(f"{session.name} {function} waits for {names}")
+        self.counted["lock waits"] += 1
+        forgets = any(each.function in _FORGETS for holder in holders for each in holder.calls)
+        if function not in _MAY_WAIT and not forgets:
+            raise Violation("nobody_waits_who_must_not", f"{session.name}, {function} waits for {names}")
+
     def settle_waiter(self) -> None:
         """See whether who waits is still in somebody's way; if not, it goes on until it has ended or waits again."""
         waiting = self.waiting
         if waiting is None or waiting.session.wire is None:
             return
         wire = waiting.session.wire
+        before = waiting.blockers
         waiting.blockers = self.arena.blockers(wire.pid) or self.arena.settle(wire)
+        if self.arena.is_pause(waiting.blockers) and not self.arena.is_pause(before):
+            waiting.pauses_until = self.steps + 2
+
+    def end_pause(self, waiting: Waiting) -> None:
+        """Let the statement that pauses go on, unless it is too early."""
+        if self.steps >= waiting.pauses_until or self.is_calm:
+            self.arena.unpause()
+            waiting.blockers = [-1]  # another pause is a new one
+            self.settle_waiter()
+            if waiting.blockers and not self.arena.is_pause(waiting.blockers):
+                self._judge_wait(waiting.session, waiting.call, waiting.blockers)
 
     @property
     def waiting_session(self) -> Session | None:
@@ -424,6 +452,9 @@ class World:
         able = [actor for actor in self.actors if actor.rests_until <= self.steps]
         if self.waiting is not None:
             waiter = self.waiting.session
+            if self.arena.is_pause(self.waiting.blockers):
+                self.waiting.since = self.steps
+                self.end_pause(self.waiting)
             if not self.waiting.blockers:
                 return next(actor for actor in self.actors if actor.session is waiter)
             if self.steps - self.waiting.since > LONGEST_WAIT:
