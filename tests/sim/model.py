@@ -59,8 +59,9 @@ class Call:
     function: str
     arguments: dict[str, Any]
     seen: Snapshot
-    at: int
     answer: Any = None
+    until: int = 0
+    """When the answer came: a call may have lasted, and the engine looked at the clock meanwhile."""
 
     def elements(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """The elements of a worker's batch, each with its answer."""
@@ -186,7 +187,7 @@ class Model:
         was = before.get("dispatch", {}).get(run_id)
         require(was is not None, "only_a_dispatched_run_ends", run_id)
         status = outcome["status"]
-        now = max((call.at for call in calls), default=0)
+        now = max((call.until for call in calls), default=0)
         if status in ("completed", "failed"):
             name = "complete_runs" if status == "completed" else "fail_runs"
             ends = [
@@ -262,7 +263,7 @@ class Model:
                     run_id,
                 )
             if now["cancel"] == "timed_out" and was["cancel"] is None:
-                at = max(call.at for call in calls)
+                at = max(call.until for call in calls)
                 require(micros(was["ends_at"]) <= at, "a_deadline_is_never_early", f"{run_id} {was['ends_at']}")
             if now["is_paused"] != was["is_paused"]:
                 self._paused(before, after, calls, now)
@@ -290,7 +291,7 @@ class Model:
         }
         if was.get("is_paused"):
             require(pending & {"resume", "cancel"}, "a_paused_run_is_not_claimed", run_id)
-        due = micros(was.get("ready_at")) <= call.at
+        due = micros(was.get("ready_at")) <= call.until
         waits = was.get("waits") or []
         names = {wait["name"] for wait in waits if wait["kind"] == "signal"}
         told = any(each["run_id"] == run_id and each["name"] in names for each in before["signal"].values())
@@ -302,7 +303,7 @@ class Model:
         )
         if waits and row["cancel"] is None:
             known = {each["key"] for each in row["steps"] if each["kind"] != "attempt"}
-            retry = any(w["kind"] == "retry" and micros(w["until"]) <= call.at for w in waits)
+            retry = any(w["kind"] == "retry" and micros(w["until"]) <= call.until for w in waits)
             require(
                 retry or any(wait["key"] in known for wait in waits),
                 "a_woken_run_finds_its_answer",
@@ -375,7 +376,7 @@ class Model:
         waits: list[dict[str, Any]] = []
         for call in calls:
             if call.function == "claim_runs" and any(each["run_id"] == run_id for each in call.answer):
-                at, seen, waits = call.at, call.seen, waits or was["waits"] or []
+                at, seen, waits = call.until, call.seen, waits or was["waits"] or []
             elif call.function == "suspend_runs":
                 for element, answer in call.elements():
                     if (
@@ -383,7 +384,7 @@ class Model:
                         and element["claim"] == was["claim"]
                         and answer["answer"] in ("answered", "suspended")
                     ):
-                        at, seen, waits = call.at, call.seen, element["waits"]
+                        at, seen, waits = call.until, call.seen, element["waits"]
         require(at is not None, "only_a_look_answers_a_wait", f"{run_id} {row['key']}")
         wait = next((each for each in waits if each["key"] == row["key"]), None)
         require(wait is not None, "only_what_is_waited_for_is_answered", f"{run_id} {row['key']}")
@@ -398,7 +399,13 @@ class Model:
             require(micros(wait.get("until")) <= at, "no_wait_ends_early", f"{run_id} {row['key']} {wait}")
             require(wait["kind"] != "signal" or not there, "a_message_wins_over_a_time_out", f"{run_id} {row['key']}")
         else:
-            require(there and there[0][2] == row["signal_id"], "messages_come_in_the_order_sent", f"{run_id} {there}")
+            # one that was committed while the call lasted may have been seen or not
+            taken = before["signal"].get(f"{run_id} {row['signal_id']}")
+            require(taken, "only_what_was_sent_is_consumed", f"{run_id} {row['signal_id']}")
+            assert taken is not None
+            place = (taken["sent_at"], taken["sequence"], taken["id"])
+            require(not there or place <= there[0], "messages_come_in_the_order_sent", f"{run_id} {place} {there}")
+            require(place[2] not in consumed, "a_message_is_consumed_once", f"{run_id} {row['signal_id']}")
         siblings = {each["key"] for each in waits if each["key"] != row["key"]}
         fresh = [
             name
@@ -473,7 +480,7 @@ class Model:
             worker = before["worker"][worker_id]
             if any(c.function == "stop_worker" and c.arguments["worker_id"] == worker_id for c in calls):
                 continue
-            at = max((call.at for call in calls if call.function in RECOVERS), default=None)
+            at = max((call.until for call in calls if call.function in RECOVERS), default=None)
             require(at is not None, "only_recovery_buries", worker_id)
             assert at is not None
             silent = at - micros(before["worker_beat"][worker_id]["beat_at"])

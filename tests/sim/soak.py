@@ -16,10 +16,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
 
+from sim.breaks import BREAKS
 from sim.model import Violation
 from sim.sessions import Arena, quiet_server
 from sim.simulation import Failure, Result, simulate
-from support.database import remove_leftovers
+from support.database import PostgresServer, remove_leftovers
 
 
 @dataclass
@@ -45,11 +46,19 @@ def one(arena: Arena, seed: int, *, keeps_trace: bool = False) -> tuple[Report, 
     return Report(seed, time.monotonic() - began, result.counted), result
 
 
-def live(first: int, stride: int, until: float, reports: Queue[Report | None]) -> None:
+def made(server: PostgresServer, broken: str | None) -> Arena:
+    """Make an arena, with the engine broken at one place if that is asked for."""
+    arena = Arena(server.installed_database())
+    for function, changes in BREAKS[broken].items() if broken else ():
+        arena.replace(function, *changes)
+    return arena
+
+
+def live(first: int, stride: int, until: float, broken: str | None, reports: Queue[Report | None]) -> None:
     """Simulate every stride-th seed until the time is over, on a server of this process's own."""
     try:
         with quiet_server(f"perdure_soak_{os.getpid()}") as server:
-            arena = Arena(server.installed_database())
+            arena = made(server, broken)
             seed = first
             while time.monotonic() < until:
                 reports.put(one(arena, seed)[0])
@@ -58,15 +67,16 @@ def live(first: int, stride: int, until: float, reports: Queue[Report | None]) -
         reports.put(None)
 
 
-def soak(seconds: float, first: int, processes: int, *, keep_going: bool) -> int:
+def soak(seconds: float, first: int, processes: int, broken: str | None, *, keep_going: bool) -> int:
     """Simulate for so long; return how many seeds failed."""
     context = multiprocessing.get_context("spawn")
     reports: Queue[Report | None] = context.Queue()
     until = time.monotonic() + seconds
-    made = [
-        context.Process(target=live, args=(first + n, processes, until, reports), daemon=True) for n in range(processes)
+    lives = [
+        context.Process(target=live, args=(first + n, processes, until, broken, reports), daemon=True)
+        for n in range(processes)
     ]
-    for process in made:
+    for process in lives:
         process.start()
     total, failed, seeds, ended = Counter[str](), [], 0, 0
     said_at = time.monotonic()
@@ -86,7 +96,7 @@ def soak(seconds: float, first: int, processes: int, *, keep_going: bool) -> int
             said_at = time.monotonic()
             left = max(0, round(until - said_at))
             print(f"[soak] {seeds} seeds, {total['calls']} calls, {len(failed)} failed, {left} s left", flush=True)
-    for process in made:
+    for process in lives:
         if keep_going or not failed:
             process.join()
         else:
@@ -106,12 +116,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the seed to begin with")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first failure")
+    parser.add_argument("--break", dest="broken", choices=sorted(BREAKS), help="break the engine there before")
     options = parser.parse_args()
     remove_leftovers()
     if options.seed is None:
-        return min(1, soak(options.seconds, options.first, options.processes, keep_going=options.keep_going))
+        failed = soak(options.seconds, options.first, options.processes, options.broken, keep_going=options.keep_going)
+        return min(1, failed)
     with quiet_server(f"perdure_soak_{os.getpid()}") as server:
-        report, result = one(Arena(server.installed_database()), options.seed, keeps_trace=options.trace)
+        report, result = one(made(server, options.broken), options.seed, keeps_trace=options.trace)
     if result is not None and options.trace:
         print("\n".join(result.trace))
     print(report.failure or f"seed {report.seed}: nothing found, in {report.seconds:.2f} s")

@@ -126,13 +126,14 @@ class Session:
         world = self.world
         names = ", ".join(f"{name} => ${n}" for n, name in enumerate(arguments, 1))
         is_alone = not self.is_open
-        call = Call(self.name, function, arguments, world.seen, world.now)
+        call = Call(self.name, function, arguments, world.seen)
         query = f"select coalesce(jsonb_agg(to_jsonb(t)), '[]') from perdure.{function}({names}) as t"
         self.connected()
         if is_alone and function not in _NEVER_WAIT:  # else what waited would be committed by the end of the wait
             yield from self._statement("begin", [], None)
             self.is_open = True
         rows = yield from self._statement(query, [_literal(each) for each in arguments.values()], call)
+        call.until = world.now
         call.answer = sorted(json.loads(rows[0][0]), key=_order)
         world.say(f"{self.name} {function} {_short(arguments)} -> {_short(call.answer)}")
         self.calls.append(call)
@@ -146,8 +147,9 @@ class Session:
     def run(self, function: str, query: str, parameters: Sequence[str]) -> Turn:
         """Execute a statement of the user's own."""
         self._check()
-        call = Call(self.name, function, {"parameters": list(parameters)}, self.world.seen, self.world.now)
+        call = Call(self.name, function, {"parameters": list(parameters)}, self.world.seen)
         yield from self._statement(query, parameters, call)
+        call.until = self.world.now
         self.world.say(f"{self.name} {query} {_short(parameters)}")
         self.calls.append(call)
         yield
@@ -210,7 +212,8 @@ class Session:
             raise self._lost()
         world.counted["statements"] += 1
         world.counted["calls"] += call is not None
-        world.set_clock()
+        if call is not None:  # nothing else asks what time it is
+            world.set_clock()
         wire.send(query, parameters)
         blockers = world.arena.settle(wire)
         if blockers and world.begin_wait(self, call, blockers):
@@ -424,7 +427,8 @@ class World:
         if all(call.function in _READS for call in calls) and calls:
             return
         before = self.seen
-        self.set_clock()
+        if not calls:
+            self.set_clock()
         self.seen, violations = self.arena.look()
         self.model.judge(before, self.seen, calls, violations)
 
