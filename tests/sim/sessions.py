@@ -14,6 +14,7 @@ import os
 import re
 import select
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -55,9 +56,11 @@ $$ select c.last_value::integer from sim.timeline as c $$;
 create or replace function perdure._random_uuid() returns uuid language sql volatile parallel restricted
 set search_path = pg_catalog, pg_temp as
 $$ select md5(nextval('sim.dice')::text)::uuid $$;
-create function sim.pause() returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+create function sim.pause(point integer) returns boolean language plpgsql volatile
+set search_path = pg_catalog, pg_temp as $$
 begin
-  if random() < (select (p.last_value - 1) / 1000.0 from sim.pauses as p) then
+  if (select p.last_value > 1 and abs(hashint4(pause.point + p.last_value::integer) % 12) = 0 from sim.pauses as p)
+    and random() < 0.2 then
     perform pg_advisory_lock_shared({_PAUSE}), pg_advisory_unlock_shared({_PAUSE});
   end if;
   return true;
@@ -112,13 +115,18 @@ class Lost(Exception):
 
 
 def with_pauses(definition: str) -> str:
-    """Put a pause between any two statements of a function in PL/pgSQL: what a rival does there, it may do here."""
+    """Put a pause between any two statements of a function in PL/pgSQL: what a rival does there, it may do here.
+
+    Each seed chooses a twelfth of the places, and pauses there often.
+    """
+    name = definition.split("(", 1)[0]
     head, begin, body = definition.partition("\nbegin\n")
     lines, last = [], "begin"
     for line in body.split("\n"):
         is_statement = re.match(r"  (?!end\b|get\b|exception\b|elsif\b|else\b|when\b|--|declare\b)\S", line)
         if is_statement and (last == "begin" or last.endswith(";")):
-            lines.append("  assert sim.pause();")  # unlike perform it leaves FOUND as it is
+            place = zlib.crc32(f"{name} {line}".encode()) % 1_000_000
+            lines.append(f"  assert sim.pause({place});")  # unlike perform it leaves FOUND as it is
         lines.append(line)
         stripped = line.split("  --")[0].strip()
         if stripped and not stripped.startswith("--"):
@@ -342,9 +350,9 @@ class Arena:
             self.replace(function)
         self._changed.clear()
 
-    def set_pauses(self, per_mille: int) -> None:
-        """Tell how often a function pauses between two of its statements."""
-        self.onlooker.execute("select setval('sim.pauses', $1::bigint)", [str(per_mille + 1)])
+    def set_pauses(self, choice: int) -> None:
+        """Tell where functions pause between two of their statements; 0: nowhere."""
+        self.onlooker.execute("select setval('sim.pauses', $1::bigint)", [str(choice + 1)])
 
     def is_pause(self, blockers: Sequence[int]) -> bool:
         """Whether who waits only pauses."""

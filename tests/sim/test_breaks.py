@@ -11,7 +11,15 @@ from sim.sessions import Arena, quiet_server
 from sim.simulation import Failure, simulate
 
 # The seed that is known to tell; `python -m sim.soak --break NAME` looks for others.
-TELLING: dict[str, int] = {}
+TELLING: dict[str, int] = {
+    "a_drain_that_looks_before_it_deletes": 12,
+    "a_suspension_that_does_not_look": 2,
+    "a_worker_without_a_fence": 2,
+    "a_time_out_that_beats_the_message": 1,
+    "a_look_that_answers_two_waits": 1,
+    "a_release_that_ends_a_pause": 1,
+    "a_restart_without_grace": 2,
+}
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ class Worker:
             yield
         elif self.must_reconcile and (not any(h.pending for h in self.held.values()) or chance.random() < 0.5):
             yield from self._reconcile(worker_id)
-        elif not self.world.is_calm and chance.random() < 0.008:
+        elif not self.world.is_calm and chance.random() < 0.025:
             yield from self._stop(worker_id)
         else:
             yield from self._flush(worker_id)
