@@ -150,19 +150,20 @@ class Simulation:
             for name in ("ready_at", "ends_at")
             if world.now < micros(row[name]) < float("inf")
         ]
-        by = chance.choice((2_000_000, 10_000_000, 31_000_000, 62_000_000, 600_000_000))
-        if times and chance.random() < 0.6:
-            by = int(chance.choice(times)) - world.now + chance.choice((-1, 0, 1, 1_000))
-        world.move(by)
-        world.say(f"*** it is {by / 1e6} s later")
-        for worker in self.workers:
-            beat = self._hands(worker)[1]
-            if (
-                beat.rests_until <= world.steps
-                and chance.random() < 0.85
-                and worker.beater is not world.waiting_session
-            ):
-                self._turns(beat, 6)
+        by = chance.choice((2_000_000, 10_000_000, 40_000_000, 64_000_000, 600_000_000))
+        hop = 8_000_000 if by < 600_000_000 else by
+        if times and chance.random() < 0.5:
+            by = hop = max(1, int(chance.choice(times)) - world.now + chance.choice((-1, 0, 1, 1_000)))
+        well = [worker for worker in self.workers if chance.random() < 0.85]
+        world.say(f"*** it will be {by / 1e6} s later")
+        for _ in range(max(1, by // hop)):  # a silence counts only while somebody looks all the time
+            world.move(min(hop, by))
+            for worker in well:
+                beat = self._hands(worker)[1]
+                if beat.rests_until <= world.steps:
+                    self._turns(beat, 4)
+            if by > hop:
+                self._turns(next(actor for actor in world.actors if actor.name == "t1"), 3)
 
     def _turns(self, actor: Actor, count: int) -> None:
         """Let one actor take some turns."""
@@ -245,12 +246,17 @@ class Simulation:
         times = [micros(row["ready_at"]) for row in world.seen["dispatch"].values() if row["worker_id"] is None]
         known = {worker.worker_id for worker in self.workers}
         if any(row["worker_id"] not in (None, *known) for row in world.seen["dispatch"].values()):
-            world.move(31_000_000)  # held by the dead
+            world.move(8_000_000)  # held by the dead
+            self._beat_all()
+            return
         ahead = [each for each in times if world.now < each < float("inf")]
         if ahead and not any(each <= world.now for each in times):
             world.move(int(min(ahead)) - world.now)
         else:
             world.move(500_000)
+        self._beat_all()
+
+    def _beat_all(self) -> None:
         for worker in self.workers:
             self._turns(self._hands(worker)[1], 4)
 
