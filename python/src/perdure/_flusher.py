@@ -6,6 +6,7 @@ Invariants:
 * Claims come back within the transaction that saves, and are handed on after its commit.
 * A call is answered once its commit is acknowledged. After a commit of unknown fate it is sent
   again with the same token, and gets the same answer.
+* Rows are read in binary, which DateStyle and IntervalStyle of the database do not change.
 * A call that the database refuses is found by halving, and it alone gets the exception.
 """
 
@@ -246,10 +247,10 @@ class Flusher:
                         parameters = {"worker_id": worker_id, "calls": f"[{','.join(texts)}]"}
                         if kind in (SUSPEND, LOOK):
                             parameters["keep"] = kind is LOOK
-                        cursor = cursors[kind] = conn.cursor(row_factory=dict_row)
+                        cursor = cursors[kind] = conn.cursor(row_factory=dict_row, binary=True)
                         await cursor.execute(self._schema(kind.statement), parameters)
                 if claimable:
-                    claims = conn.cursor(row_factory=dict_row)
+                    claims = conn.cursor(row_factory=dict_row, binary=True)
                     await claims.execute(self._schema(_sql.CLAIM_RUNS), {"worker_id": worker_id, "max_runs": claimable})
                 await conn.execute(_sql.COMMIT, prepare=False)
         except BaseException:
@@ -320,7 +321,7 @@ class Flusher:
 
     async def _reconcile(self, conn: Connection, worker_id: UUID) -> None:
         """Release what the database says we hold but do not, drop what we hold but it does not say so."""
-        cursor = conn.cursor(row_factory=dict_row)
+        cursor = conn.cursor(row_factory=dict_row, binary=True)
         await cursor.execute(self._schema(_sql.WORKER_RUNS), {"worker_id": worker_id})
         theirs = {row["run_id"]: row["claim"] for row in await cursor.fetchall()}
         ours = self._host.held()
@@ -328,7 +329,8 @@ class Flusher:
         if strange:
             logger.warning("%s claimed runs never arrived here, they are released", len(strange))
             text = ",".join(f'{{"run_id":"{run_id}","claim":"{claim}"}}' for run_id, claim in strange)
-            await cursor.execute(self._schema(_sql.RELEASE_RUNS), {"worker_id": worker_id, "calls": f"[{text}]"})
+            async with conn.transaction():
+                await cursor.execute(self._schema(_sql.RELEASE_RUNS), {"worker_id": worker_id, "calls": f"[{text}]"})
         gone = [run_id for run_id, claim in ours.items() if theirs.get(run_id) != claim]
         if gone:
             logger.warning("%s runs are not this worker's any more, they are dropped", len(gone))

@@ -101,7 +101,7 @@ def status(conn: Connection[Any], schema: str = "perdure") -> Installation | Non
         if may_call and (row := conn.execute(sql.SQL("select {}.version()").format(name)).fetchone()):
             version = row[0]
         query = sql.SQL("select i.version, i.installed_at, i.installed_by from {}.install as i").format(name)
-        if may_read and (row := conn.execute(query).fetchone()):
+        if may_read and (row := conn.execute(query, binary=True).fetchone()):
             tables_version, installed_at, installed_by = row
     return Installation(schema, owner, version, tables_version, installed_at, installed_by)
 

@@ -82,7 +82,7 @@ class ResultPoller:
                 return
             self._wake.clear()
             asked = list(self._waiters)
-            cursor = psycopg.AsyncCursor(conn, row_factory=dict_row)
+            cursor = conn.cursor(row_factory=dict_row, binary=True)
             await cursor.execute(self._schema(_sql.RUN_RESULTS), {"run_ids": asked})
             rows = {row["run_id"]: row for row in await cursor.fetchall()}
             ended = [run_id for run_id in asked if run_id not in rows or rows[run_id]["status"] is not None]

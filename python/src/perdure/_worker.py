@@ -125,6 +125,7 @@ class Worker:
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
         conn = await self._connector.open()
+        await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
         await prepare_if_direct(conn)
         return conn
 

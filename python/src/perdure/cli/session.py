@@ -76,7 +76,10 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Session:
-    """A connection in autocommit; every statement is one of `statements`, with its schema put in."""
+    """A connection in autocommit; every statement is one of `statements`, with its schema put in.
+
+    Rows are read in binary, which DateStyle and IntervalStyle of the database do not change.
+    """
 
     def __init__(self, conn: psycopg.Connection[Any], target: Target) -> None:
         self.conn = conn
@@ -93,12 +96,12 @@ class Session:
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[tuple[Any, ...]]:
         """All rows."""
-        with self.conn.cursor(row_factory=tuple_row) as cursor:
+        with self.conn.cursor(row_factory=tuple_row, binary=True) as cursor:
             return cursor.execute(self._text(statement), parameters).fetchall()
 
     def records(self, kind: type[T], statement: LiteralString, **parameters: Any) -> list[T]:
         """All rows, each as an object whose fields are named like the columns."""
-        with self.conn.cursor(row_factory=class_row(kind)) as cursor:
+        with self.conn.cursor(row_factory=class_row(kind), binary=True) as cursor:
             return cursor.execute(self._text(statement), parameters).fetchall()
 
     def row(self, statement: LiteralString, **parameters: Any) -> tuple[Any, ...] | None:
