@@ -16,6 +16,7 @@ do $$
 declare
   v_messages constant text := current_setting('client_min_messages');
   v_lock_timeout constant text := current_setting('lock_timeout');
+  v_quotes constant text := current_setting('quote_all_identifiers');
   v_jobs constant text[] := array[
     'perdure.tick@' || current_database(), 'perdure.purge@' || current_database()];
   v_cron_home name;
@@ -53,7 +54,9 @@ begin
   end if;
 
   -- What CASCADE would take that is not ours: followed from our objects through pg_depend, each
-  -- part (rule, trigger, default and so on) told as the object that it belongs to.
+  -- part (rule, trigger, default and so on) told as the object that it belongs to. Ours are known
+  -- by their names, which a caller may have had quoted.
+  perform set_config('quote_all_identifiers', 'off', true);
   with recursive taken as (
     select 'pg_namespace'::regclass::oid as classid, n.oid as objid, 0 as objsubid
     from pg_namespace as n
@@ -110,6 +113,7 @@ begin
   )
   select string_agg(f.description, e'\n' order by f.description) into v_others
   from foreigners as f;
+  perform set_config('quote_all_identifiers', v_quotes, true);
 
   if v_others is not null
      and coalesce(current_setting('perdure.force', true), '') not in ('on', '1', 'true') then

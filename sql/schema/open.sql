@@ -113,6 +113,16 @@ begin
     execute 'create schema perdure';
   end if;
 
+  -- Named in this way, the database's own tablespace is refused for partitioned tables.
+  if current_setting('default_tablespace') = (
+    select t.spcname
+    from pg_tablespace as t
+    join pg_database as d on d.dattablespace = t.oid
+    where d.datname = current_database()
+  ) then
+    perform set_config('default_tablespace', '', true);
+  end if;
+
   -- Without the right to make roles, roles of these names may be another team's: left alone.
   if v_makes_roles then
     select string_agg(format('%s of %s', m.rolname, r.rolname), ', ' order by m.rolname, r.rolname) into v_members

@@ -129,6 +129,7 @@ def told(settings: Settings) -> str:
     return ",".join(f"{name}={value}" for name, value in settings.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [*FORMATS, *EXECUTION], ids=told)
 def test_the_answers_are_the_same_whatever_the_session_has_set(stage: Stage, settings: Settings) -> None:
     conn = stage.database.connect()
@@ -279,10 +280,10 @@ select array_agg(x.what::text order by x.what::text) from (
   select pg_get_functiondef(p.oid) || coalesce(obj_description(p.oid), '') || coalesce(p.proacl::text, '')
   from pg_proc as p where p.pronamespace = 'perdure'::regnamespace
   union all
-  select c.relname || c.relkind || coalesce(pg_get_viewdef(c.oid), '') || coalesce(obj_description(c.oid), '')
+  select c.relname::text || c.relkind::text || coalesce(pg_get_viewdef(c.oid), '') || coalesce(obj_description(c.oid), '')
   from pg_class as c where c.relnamespace = 'perdure'::regnamespace and c.relkind in ('r', 'v', 'p', 'S')
   union all
-  select pg_get_constraintdef(c.oid) || c.conname from pg_constraint as c where c.connamespace = 'perdure'::regnamespace
+  select pg_get_constraintdef(c.oid) || c.conname::text from pg_constraint as c where c.connamespace = 'perdure'::regnamespace
   union all select i.indexdef from pg_indexes as i where i.schemaname = 'perdure'
   union all select s.name || s.value::text || s.description from perdure.setting as s
 ) as x (what)

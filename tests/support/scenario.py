@@ -54,7 +54,7 @@ class Player:
             sql.Identifier(function), sql.SQL(", ").join(named)
         )
         try:
-            rows = [json.loads(row[0]) for row in self.conn.execute(statement).fetchall()]
+            rows = [None if row[0] is None else json.loads(row[0]) for row in self.conn.execute(statement).fetchall()]
         except psycopg.Error as error:
             if error.sqlstate is None or not error.sqlstate.startswith(("PD", "22", "23", "55")):
                 raise
@@ -66,6 +66,7 @@ class Player:
     def ask(self, what: str, query: str, *parameters: Any) -> list[Any]:
         """Ask with SQL of one's own; return and note the rows."""
         rows = [row[0] for row in self.conn.execute(query.encode(), parameters or None).fetchall()]
+        rows = [row.decode() if isinstance(row, bytes) else row for row in rows]  # in a session without an encoding
         self.note(what, rows)
         return rows
 

@@ -73,7 +73,7 @@ def uninstall(conn: Connection[Any], schema: str = "perdure", *, force: bool = F
     """
     text = built_sql("uninstall", schema)
     with conn.transaction(), _notices(conn) as notices:
-        conn.execute("select set_config(%s, %s, true)", [f"{schema}.force", "on" if force else "off"])
+        conn.execute("select pg_catalog.set_config(%s, %s, true)", [f"{schema}.force", "on" if force else "off"])
         conn.execute(text.encode())
     return notices
 
