@@ -483,8 +483,9 @@ class Model:
             at = max((call.until for call in calls if call.function in RECOVERS), default=None)
             require(at is not None, "only_recovery_buries", worker_id)
             assert at is not None
-            silent = at - micros(before["worker_beat"][worker_id]["beat_at"])
-            shortest = 1_500_000 if worker["is_direct"] and not self.world.is_locked(worker_id) else 30_000_000
+            beat_at = micros(before["worker_beat"][worker_id]["beat_at"])
+            silent = at - beat_at
+            shortest = 1_500_000 if worker["is_direct"] and not self.world.is_locked(worker_id, beat_at) else 30_000_000
             require(silent > shortest, "no_live_worker_is_buried", f"{worker_id} silent for {silent / 1e6} s")
             calm = max(self.started_at, self.timeline_at) + SHORTEST_CALM
             require(at >= calm, "nobody_dies_of_a_restart", worker_id)
@@ -511,7 +512,7 @@ class Model:
                 now = after["dispatch"].get(run_id)
                 require(is_held, "only_the_holder_suspends", run_id)
                 waits = now and ((now["worker_id"] is None and now["waits"]) or now["claim"] != claim)  # claimed again
-                require(waits, "a_suspended_run_waits", run_id)
+                require(waits or run_id in after["outcome"], "a_suspended_run_waits", run_id)
             elif call.function in ("complete_runs", "fail_runs") and answer == "done":
                 status = "completed" if call.function == "complete_runs" else "failed"
                 there = after["outcome"].get(run_id)

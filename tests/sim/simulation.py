@@ -82,7 +82,8 @@ class Simulation:
         ]:
             world.arena.onlooker.execute(statement)
         world.seen, _ = world.arena.look()
-        world.arena.set_pauses(chance.choice((0, 1, 1, 1)) * chance.randint(1, 1_000_000))
+        world.pauses = chance.choice((0, 1, 1, 1)) * chance.randint(1, 1_000_000)
+        world.wait(None)
         for n in range(chance.randint(1, 3)):
             self._add_worker(f"w{n + 1}")
         for name, weight in (("c1", 1.0), ("c2", 1.0), ("c3", 0.6), ("o1", 0.8), ("t1", 0.7), ("t2", 0.3)):
@@ -179,8 +180,8 @@ class Simulation:
         world = self.world
         world.say("*** the end game")
         world.faults = Faults.none()
-        world.arena.set_pauses(0)
         world.is_calm = True
+        world.wait(world.waiting)
         for actor in world.actors:
             actor.rests_until = 0
         self._add_worker("w0")  # one that knows every workflow

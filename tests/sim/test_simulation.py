@@ -13,6 +13,7 @@ from sim.sessions import Arena, quiet_server
 from sim.simulation import simulate
 
 QUICK = range(1, 5)
+MORE = range(100, 121)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,12 @@ def arena(prefix: str) -> Iterator[Arena]:
 
 @pytest.mark.parametrize("seed", QUICK)
 def test_a_random_life_breaks_no_promise(arena: Arena, seed: int) -> None:
+    simulate(arena, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", MORE)
+def test_another_random_life_breaks_no_promise(arena: Arena, seed: int) -> None:
     simulate(arena, seed)
 
 

@@ -88,10 +88,13 @@ class Session:
         if self.wire is not None:
             self.world.arena.terminate(self.wire.pid)
             self.wire.close()
+        for worker_id, (session, generation) in self.world.locks.items():
+            if session is self and generation == self.generation and self.wire is not None:
+                self.world.lock_lost_at[worker_id] = self.world.now
         self.wire = None
         self.is_broken = self.is_broken or self.is_open
         if self.world.waiting is not None and self.world.waiting.session is self:
-            self.world.waiting = None
+            self.world.wait(None)
         self.world.settle_waiter()
         self.is_open = False
         self.must_end = False
@@ -221,7 +224,7 @@ class Session:
                 yield
             if self.wire is not wire:
                 raise self._lost()
-            world.waiting = None
+            world.wait(None)
         world.settle_waiter()
         try:
             rows = wire.fetch()
@@ -308,6 +311,8 @@ class World:
         self.timeline = 1
         self.clock = 0
         self.is_calm = False
+        self.pauses = 0
+        self.lock_lost_at: dict[str, int] = {}
 
     # What is told
 
@@ -343,20 +348,14 @@ class World:
 
     def begin_wait(self, session: Session, call: Call | None, blockers: list[int]) -> bool:
         """Judge a wait; return false where it was given up, because somebody waits already."""
-        while self.arena.is_pause(blockers) and self.waiting is not None:
-            self.arena.unpause()
-            assert session.wire is not None
-            blockers = self.arena.settle(session.wire)
-        if not blockers:
-            return False
         if self.arena.is_pause(blockers):
             self.say(f"{session.name} {call.function if call else ''} pauses")
             self.counted["pauses between two statements"] += 1
-            self.waiting = Waiting(session, self.steps, blockers, self.steps + self.chance.choice((1, 3, 8, 20)), call)
+            self.wait(Waiting(session, self.steps, blockers, self.steps + self.chance.choice((1, 3, 8, 20)), call))
             return True
         self._judge_wait(session, call, blockers)
         if self.waiting is None:
-            self.waiting = Waiting(session, self.steps, blockers, 0, call)
+            self.wait(Waiting(session, self.steps, blockers, 0, call))
             return True
         self.counted["impatient callers"] += 1
         assert session.wire is not None
@@ -377,22 +376,23 @@ class World:
         if function not in _MAY_WAIT and not forgets:
             raise Violation("nobody_waits_who_must_not", f"{session.name}, {function} waits for {names}")
 
+    def wait(self, waiting: Waiting | None) -> None:
+        """Note who waits; meanwhile nobody pauses, for two could only go on at once."""
+        self.waiting = waiting
+        self.arena.set_pauses(0 if waiting is not None or self.is_calm else self.pauses)
+
     def settle_waiter(self) -> None:
         """See whether who waits is still in somebody's way; if not, it goes on until it has ended or waits again."""
         waiting = self.waiting
         if waiting is None or waiting.session.wire is None:
             return
         wire = waiting.session.wire
-        before = waiting.blockers
         waiting.blockers = self.arena.blockers(wire.pid) or self.arena.settle(wire)
-        if self.arena.is_pause(waiting.blockers) and not self.arena.is_pause(before):
-            waiting.pauses_until = self.steps + 2
 
     def end_pause(self, waiting: Waiting) -> None:
         """Let the statement that pauses go on, unless it is too early."""
         if self.steps >= waiting.pauses_until or self.is_calm:
             self.arena.unpause()
-            waiting.blockers = [-1]  # another pause is a new one
             self.settle_waiter()
             if waiting.blockers and not self.arena.is_pause(waiting.blockers):
                 self._judge_wait(waiting.session, waiting.call, waiting.blockers)
@@ -402,8 +402,10 @@ class World:
         """Whose statement waits for a lock."""
         return None if self.waiting is None else self.waiting.session
 
-    def is_locked(self, worker_id: str) -> bool:
-        """Whether a session holds the worker's advisory lock."""
+    def is_locked(self, worker_id: str, since: float = float("inf")) -> bool:
+        """Whether a session holds the worker's advisory lock, and has held it since then."""
+        if self.lock_lost_at.get(worker_id, -1) >= since:
+            return False
         session, generation = self.locks.get(worker_id, (None, 0))
         return session is not None and session.wire is not None and session.generation == generation
 
