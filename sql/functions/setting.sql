@@ -38,6 +38,15 @@ begin
             detail = format('It is %s now; the new value is %s.', v_old, coalesce(put_setting.value::text, 'null')),
             hint = 'Pass a value of the type that it has now.';
   end if;
+  if put_setting.name in ('payload_soft_limit', 'payload_hard_limit') then
+    -- read at each start, signal and save: what is no number of bytes there would stop everybody
+    if not (put_setting.value::numeric between 1 and 67108864 and put_setting.value::numeric % 1 = 0) then
+      raise exception 'setting "%" takes a whole number of bytes from 1 to 67108864', put_setting.name
+        using errcode = '22023',
+              detail = format('It is %s now.', v_old),
+              hint = 'Pass a number such as 1048576; store larger data in a table of your own and pass its key.';
+    end if;
+  end if;
   update perdure.setting as s set value = put_setting.value where s.name = put_setting.name;
   perform perdure._audit('put_setting', null, put_setting.reason,
     jsonb_build_object('name', put_setting.name, 'old', v_old, 'new', put_setting.value));
@@ -45,7 +54,8 @@ end;
 $$;
 comment on function perdure.put_setting(text, jsonb, text) is
 'Change a setting of the install; audited each time, also when nothing changes.
-Raises 22023 for an unknown setting or a value of another JSON type. Locks the setting''s row.';
+Raises 22023 for an unknown setting, a value of another JSON type, or a limit that is not a whole number from 1 byte to
+64 MB. Locks the setting''s row.';
 
 create or replace function perdure.put_queue(name text, retention interval default null)
 returns void

@@ -173,6 +173,16 @@ def test_a_setting_takes_only_its_own_type_and_name(conn: Connection) -> None:
     assert "payload_soft_limit" in str(told.message_detail)
 
 
+@pytest.mark.parametrize("name", ["payload_soft_limit", "payload_hard_limit"])
+def test_a_payload_limit_is_a_number_of_bytes_that_leaves_everybody_at_work(conn: Connection, name: str) -> None:
+    for bad in ("-1", "0", "1e40", "67108865", "1000.5", "-1e40", "0.5"):
+        told = refusal(conn, "put_setting", name=name, value=Jsonb(None, dumps=lambda _, bad=bad: bad))
+        assert told.sqlstate == "22023", bad
+    for good in ("1", "1000.0", "1e3", "67108864"):
+        conn.execute("select perdure.put_setting(%s, %s)", [name, good])
+        start(conn, input=Jsonb(1)) if good != "1" or name == "payload_soft_limit" else None
+
+
 def test_a_worker_without_queue_or_workflow_or_lease_is_refused(conn: Connection) -> None:
     good: dict[str, Any] = {"queues": ["default"], "workflows": ["order"]}
     for options in (

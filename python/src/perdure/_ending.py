@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from ._errors import Cancelled, ClaimLost, CodecError, Misuse
-from ._failures import error_text
+from ._failures import described, error_text
 
 if TYPE_CHECKING:
     from ._execution import Execution
@@ -85,15 +85,13 @@ async def _end(execution: Execution) -> None:
         except Exception as refused:  # noqa: BLE001  too large, or refused by jsonb
             error = refused
     if not isinstance(error, Cancelled):
-        logger.warning(
-            "workflow %s, run %s fails: %s: %s", execution.workflow.name, claimed.run_id, type(error).__name__, error
-        )
+        logger.warning("workflow %s, run %s fails: %s", execution.workflow.name, claimed.run_id, described(error))
     failed = error_text(error, execution.codec)
     try:
         await _tell(execution, lambda: engine.fail(claimed, failed))
     except Exception as refused:
         logger.exception("the end of run %s cannot be saved", claimed.run_id)
-        reason = f"the end of the run cannot be saved: {type(refused).__name__}: {refused}"
+        reason = f"the end of the run cannot be saved: {described(refused)}"
         await _tell(execution, lambda: engine.release(claimed, reason))
 
 

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from ._codec import Codec
 from ._engine import Checkpoint, Claimed, Engine, FailedTry, Save
 from ._errors import ClaimLost
-from ._failures import error_text, interrupted_text
+from ._failures import described, error_text, interrupted_text
 from ._history import STARTED_KIND, Request, started_key
 from ._ledger import Ledger
 from ._options import Retry, StepInfo, running_step
@@ -160,7 +160,7 @@ class StepCall:
             logger.error(
                 "step %r of run %s cannot be saved", self.request.key, self.host.claimed.run_id, exc_info=error
             )
-            self.host.stop(f"step {self.request.key!r} cannot be saved: {type(error).__name__}: {error}")
+            self.host.stop(f"step {self.request.key!r} cannot be saved: {described(error)}")
         self._check_ended()
 
     @property
@@ -259,7 +259,7 @@ class StepCall:
     async def _call(self, call: Callable[[], Any], is_async: bool) -> Any:
         if is_async:
             return await call()
-        future = self.host.engine.threads.submit(contextvars.copy_context().run, call)
+        future = self.host.engine.threads.submit(contextvars.copy_context().run, _in_thread, call)
         self._threads += 1
         future.add_done_callback(self._thread_done)
         value = await asyncio.wrap_future(future)
@@ -326,9 +326,8 @@ class StepCall:
         if is_final or (request.plan is not None and request.plan.at_most_once):
             retry = retry.once()
         logger.info(
-            "run %s, step %s, try %s fails: %s: %s",
-            host.claimed.run_id, request.key, self.attempt, type(error).__name__, error,
-        )  # fmt: skip
+            "run %s, step %s, try %s fails: %s", host.claimed.run_id, request.key, self.attempt, described(error)
+        )
         text = error_text(error, host.codec, attempts=self.attempt)
         ordinal = await host.ledger.turn()
         attempt = FailedTry(
@@ -363,3 +362,10 @@ class StepCall:
             self._timer.cancel()
             self._timer = None
             self._check_ended()
+
+
+def _in_thread(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except StopIteration as error:  # no future takes one: it would never be done
+        raise RuntimeError("the step raised StopIteration") from error
