@@ -99,15 +99,15 @@ class Link:
 class Proxy:
     """Listens on a loopback port and passes on to the server of a DSN, until it is told to cut.
 
-    `cut_next` cuts the exchange that comes next; with `often`, each exchange is cut with that probability.
+    `cut_next` cuts the exchange that comes next; `cut_often` any exchange, with a probability.
     """
 
-    def __init__(self, dsn: str, *, seed: int | None = None, often: float = 0.0) -> None:
+    def __init__(self, dsn: str, *, seed: int | None = None) -> None:
         parameters = conninfo_to_dict(dsn)
         self._host, self._port = str(parameters.get("host", "")), int(parameters.get("port") or 5432)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._random = random.Random(seed)
-        self._often = often
+        self._often = 0.0
         self._next: Moment | None = None
         self._lock = threading.Lock()
         self.cuts = {"unsent": 0, "unanswered": 0}
@@ -126,9 +126,9 @@ class Proxy:
         with self._lock:
             self._next = moment
 
-    def calm(self) -> None:
-        """Cut nothing more."""
-        self._often = 0.0
+    def cut_often(self, often: float) -> None:
+        """Cut each exchange from now on with this probability."""
+        self._often = often
 
     def next_moment(self) -> Moment | None:
         """Say what becomes of an exchange that begins now."""
