@@ -119,7 +119,7 @@ begin
   if v_takers = 0 then
     return next format(
       'No live worker takes from queue "%s". Start one: perdure worker MODULE:APP --queues %s',
-      _explain_takers.run.queue, _explain_takers.run.queue);
+      _explain_takers.run.queue, perdure._shell_word(_explain_takers.run.queue));
   elsif v_knowers = 0 then
     return next format(
       'None of the live workers of queue "%s" (%s) knows workflow "%s". Deploy one that does.',

@@ -47,3 +47,18 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$ select coalesce(': ' || nullif(_because.reason, ''), '') $$;
 comment on function perdure._because(text) is 'Append a reason, if there is one.';
+
+create or replace function perdure._shell_word(text text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when _shell_word.text ~ '^[A-Za-z0-9_./-]+$' then _shell_word.text
+    else '''' || replace(_shell_word.text, '''', '''"''"''') || ''''
+  end
+$$;
+comment on function perdure._shell_word(text) is 'Write a name of somebody''s choice as one word of a command to be typed, which does nothing but name it.';

@@ -760,6 +760,11 @@ CREATE FUNCTION perdure._set_aside(run_id uuid, work text, sqlstate text, messag
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._shell_word(text text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._since(run perdure.runs) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2466,6 +2471,8 @@ REVOKE ALL ON FUNCTION perdure._run_state(worker_id uuid, begun_at timestamp wit
 REVOKE ALL ON FUNCTION perdure._server_started_at() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._set_aside(run_id uuid, work text, sqlstate text, message text, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._shell_word(text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._since(run perdure.runs) FROM PUBLIC;
 

@@ -30,12 +30,14 @@ from ._registry import Workflow, WorkflowRegistry
 from ._run import AsyncRun
 from ._sql import Schema
 from ._task import Task
+from ._visible import one_line
 from ._worker import Worker, WorkerOptions
 
 I = TypeVar("I")  # noqa: E741  the input
 O = TypeVar("O")  # noqa: E741  the output
 
 logger = logging.getLogger("perdure")
+logger.addFilter(one_line)  # all modules log by this one
 
 _RETRY = Retry()
 _STOP_TIMEOUT = timedelta(seconds=20)

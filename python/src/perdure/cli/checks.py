@@ -5,6 +5,7 @@ What a run may do is for the database to judge; what is judged here is the insta
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -288,7 +289,9 @@ def stuck(db: Session) -> Iterator[Finding]:
             "wrong" if level == "wrong" else "warning",
             "runs",
             f"{_count(count, 'run')} {reason.replace('_', ' ')} for {duration(age)} ({where})",
-            advice.format(run=run, queues=",".join(queues), workflows=", ".join(workflows), schema=db.target.schema),
+            advice.format(
+                run=run, queues=shlex.quote(",".join(queues)), workflows=", ".join(workflows), schema=db.target.schema
+            ),
         )
     if not found:
         yield Finding("ok", "runs", "none is stuck")

@@ -10,6 +10,7 @@ import click
 from rich.text import Text
 
 from perdure import _install
+from perdure._visible import visible
 from perdure.cli import checks, output, statements
 from perdure.cli.checks import Finding
 from perdure.cli.session import Session, Target, session, target_options
@@ -58,11 +59,11 @@ def _print(finding: Finding) -> None:
     console = output.console()
     indent = " " * 21
     width = max(console.width - len(indent), 20)
-    says = textwrap.wrap(finding.says, width, break_long_words=False, break_on_hyphens=False)
+    says = textwrap.wrap(visible(finding.says), width, break_long_words=False, break_on_hyphens=False)
     text = Text(f"{finding.level:<8} ", style=f"bold {output.style(finding.level)}")
     text.append(f"{finding.about:<11} ", style="bold")
     text.append(f"\n{indent}".join(says), style="")
     console.print(text, soft_wrap=True)
     if finding.advice:
-        for line in textwrap.wrap(finding.advice, width, break_long_words=False, break_on_hyphens=False):
+        for line in textwrap.wrap(visible(finding.advice), width, break_long_words=False, break_on_hyphens=False):
             console.print(Text(f"{indent}{line}", style="italic"), soft_wrap=True)

@@ -8,6 +8,7 @@ import click
 import psycopg
 
 from perdure import _install
+from perdure._visible import visible_lines
 from perdure.cli.session import Target, connect, refused, schema_option, target_options
 from perdure.cli.trouble import Trouble
 
@@ -26,7 +27,7 @@ def install(target: Target) -> None:
         except psycopg.Error as error:
             raise refused(conn, target, error, "admin") from None
         for notice in notices:
-            click.echo(f"note: {notice}", err=True)
+            click.echo(f"note: {visible_lines(notice)}", err=True)
         click.echo(
             f'Perdure {_install.packaged_version()} is installed in schema "{target.schema}" '
             f'of database "{conn.info.dbname}".'
@@ -58,7 +59,7 @@ def uninstall(target: Target, force: bool, yes: bool) -> None:
         except psycopg.Error as error:
             raise refused(conn, target, error, "admin") from None
         for notice in notices:
-            click.echo(f"note: {notice}", err=True)
+            click.echo(f"note: {visible_lines(notice)}", err=True)
         click.echo(f'Perdure is gone from schema "{target.schema}" of database "{conn.info.dbname}".')
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from perdure._visible import visible
 from perdure.cli import output, statements
 from perdure.cli.output import print_json, print_records, print_table
 from perdure.cli.session import Session, Target, session, target_options
@@ -65,7 +66,7 @@ def explain(target: Target, run: str, as_json: bool) -> None:
     if as_json:
         print_json(lines)
     else:
-        click.echo("\n".join(lines))
+        click.echo("\n".join(map(visible, lines)))
 
 
 def _check_states(db: Session, states: Sequence[str]) -> None:

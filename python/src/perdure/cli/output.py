@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perdure._visible import visible, visible_json
+
 _STYLES = {
     "running": "cyan",
     "ready": "cyan",
@@ -53,7 +55,7 @@ def style(word: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    click.echo(visible_json(json.dumps(value, default=_plain, ensure_ascii=False, indent=2)))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
@@ -138,7 +140,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    lines = [[name.upper() for name in columns], *([" ".join(text.split()) or "-" for text in row] for row in rows)]
+    lines = [[name.upper() for name in columns], *([_one_line(text) or "-" for text in row] for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
@@ -149,8 +151,18 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for name in columns:
         table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=_WHOLE.get(name))
     for row in rows:
-        table.add_row(*(Text(" ".join(text.split()), style=style(text)) for text in row))
+        table.add_row(*(Text(_one_line(text), style=style(text)) for text in row))
     console().print(table)
+
+
+def shown(text: Text) -> Text:
+    """A text of others as a terminal only shows it; its colours go with what was in it."""
+    clean = visible(text.plain)
+    return text if clean == text.plain else Text(clean, style=text.style)
+
+
+def _one_line(text: str) -> str:
+    return visible(" ".join(text.split()))
 
 
 def _plain(value: Any) -> Any:

@@ -43,14 +43,14 @@ def show(target: Target, run: str, is_whole: bool, follow: bool, as_json: bool) 
             with Live(console=console, auto_refresh=False, transient=True) as live:
                 while story.run.finished_at is None:
                     if output.is_terminal():
-                        live.update(Group(*_page(story, console.width, is_whole)), refresh=True)
+                        live.update(Group(*map(output.shown, _page(story, console.width, is_whole))), refresh=True)
                     time.sleep(0.5)
                     story = read_story(db, run_id)
     if as_json:
         output.print_json(asdict(story))
         return
     for line in _page(story, console.width, is_whole):
-        console.print(line, soft_wrap=True)
+        console.print(output.shown(line), soft_wrap=True)
 
 
 def _page(story: Story, width: int, is_whole: bool) -> Iterator[Text]:
@@ -141,7 +141,8 @@ def _outcome(run: Run, width: int, is_whole: bool) -> Iterator[Text]:
     if run.error is not None:
         said = ": ".join(str(run.error[word]) for word in ("type", "message") if run.error.get(word))
         step = f" (step {run.error['step']})" if run.error.get("step") else ""
-        yield _fit(Text(f"  {said}{step}", style="red"), width, is_whole)
+        for line in f"{said}{step}".split("\n") if is_whole else (f"{said}{step}",):
+            yield _fit(Text(f"  {line}", style="red"), width, is_whole)
     elif run.finished_at is not None:
         yield _fit(Text(f"  {_json(run.result)}"), width, is_whole)
 

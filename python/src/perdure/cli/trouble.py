@@ -10,6 +10,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
 from perdure._connect import SET_MODE, STATEMENT_MODE, STATEMENT_POOLING
+from perdure._visible import visible_lines
 
 FAILED = 1  # the answer is no: the database refused, a run ended badly, doctor found something
 MISUSED = 2  # wrong options, wrong JSON, a module that cannot be loaded; click's own code for it
@@ -29,11 +30,11 @@ class Trouble(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it to stderr."""
         click.secho("error: ", fg="red", bold=True, nl=False, err=True, file=file)
-        click.echo(sentence(self.message), err=True, file=file)
+        click.echo(visible_lines(sentence(self.message)), err=True, file=file)
         if self.detail:
-            click.echo(f"  {self.detail}", err=True, file=file)
+            click.echo(f"  {visible_lines(self.detail)}", err=True, file=file)
         if self.hint:
-            click.echo(f"  {self.hint}", err=True, file=file)
+            click.echo(f"  {visible_lines(self.hint)}", err=True, file=file)
 
 
 def sentence(text: str) -> str:

@@ -11,6 +11,7 @@ from datetime import timedelta
 import click
 from click.core import ParameterSource
 
+from perdure._visible import one_line
 from perdure.cli import statements
 from perdure.cli.loading import Application, load
 from perdure.cli.session import Session, Target, session, target_options
@@ -89,6 +90,7 @@ def check(db: Session) -> None:
 def report_progress() -> None:
     """Let the driver's log be read: what it does to stderr, a line each."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(one_line)  # what runs log passes by the filter of the driver's own
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("perdure")
     if not logger.handlers:
