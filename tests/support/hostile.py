@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 from psycopg.rows import class_row
+from typing_extensions import LiteralString
 
+from support import bodies
 from support.database import Database, PostgresServer
 from support.engine import Connection
 
@@ -116,21 +119,22 @@ def fingerprint(database: Database) -> list[tuple[str, ...]]:
     ).fetchall()
 
 
-SEPARATE = ", "
-
-
 class Traps:
     """Objects of role mallory that would show it if anybody but mallory ever ran, read or cast by them.
 
-    A trap counts in a sequence, which no rollback takes back, and then raises.
+    A trap counts in a sequence, which no rollback takes back, and then raises. What shadows is named after what the
+    bodies of the schema's functions name.
     """
 
     OWNER = "perdure_test_mallory"
+    PATH = "pg_temp, mallory, public, pg_catalog"
+    SQLSTATE = "XX666"
 
     def __init__(self, database: Database) -> None:
         self.database = database
         database.server.create_role(self.OWNER)
         admin = database.admin
+        admin.execute("set search_path = pg_catalog")  # the onlooker stays out of them
         admin.execute(f"create schema mallory authorization {self.OWNER}")
         admin.execute(f"alter schema public owner to {self.OWNER}")
         admin.execute(f"grant create, temporary on database {database.name} to {self.OWNER}")
@@ -141,15 +145,23 @@ class Traps:
             f"""
             create function mallory.trap(what text) returns boolean language plpgsql volatile as $$
             begin
-              if current_user <> '{self.OWNER}' then
+              if current_user operator(pg_catalog.<>) '{self.OWNER}' then
                 perform pg_catalog.nextval('mallory.caught');
-                raise exception 'caught: % by %', what, current_user using errcode = 'XX666';
+                raise exception 'caught: % by %', what, current_user using errcode = '{self.SQLSTATE}';
               end if;
               return true;
             end $$
             """
         )
         self.count = 0
+        texts = admin.execute(
+            "select prosrc from pg_proc where pronamespace = 'perdure'::regnamespace union all"
+            " select pg_get_viewdef(oid) from pg_class where relnamespace = 'perdure'::regnamespace and relkind = 'v'"
+        ).fetchall()
+        # dynamic SQL stands in literals: only comments are left out
+        text = " ".join(bodies.without_comments(body) for (body,) in texts)
+        self.words = sorted(set(re.findall(r"[a-z_][a-z0-9_]*", text)))
+        self.signs = sorted(set(re.findall(r"[-+*/<>=~!@#%^&|?]+", text)))
 
     @property
     def caught(self) -> int:
@@ -157,36 +169,63 @@ class Traps:
         found: int = self.database.value("select case when is_called then last_value else 0 end from mallory.caught")
         return found
 
-    def functions(self, names: set[str]) -> None:
-        """Shadow functions and aggregates of the catalog by ones with the same arguments, and by nearer ones."""
+    def set_all(self) -> None:
+        """Set every trap that a whole database sees."""
+        self._make(self.conn, [*self._functions(), *self._aggregates(), *self._operators(), *self._collations()])
+        for place in ("mallory", "public"):
+            self._make(self.conn, [*self._types(place), *self._relations(place)])
+
+    def set_in_session(self, conn: Connection) -> None:
+        """Set those that one session sees before all others, whatever its path is, and give it the hostile path."""
+        self._make(conn, [*self._types("pg_temp"), *self._relations("pg_temp")])
+        set_hostile(conn, self.PATH)
+
+    def _functions(self) -> Iterator[str]:
+        """Shadow functions of the catalog by ones with the same arguments, and by nearer ones."""
         rows = self.database.admin.execute(
             """
             select p.proname, array(select format_type(a, null) from unnest(p.proargtypes) as a), format_type(p.prorettype, null)
             from pg_proc as p
-            where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = any(%s)
+            where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = any(%s) and p.prokind in ('f', 'w')
             """,
-            [sorted(names)],
+            [self.words],
         ).fetchall()
-        made: set[tuple[str, tuple[str, ...]]] = set()
+        polymorphic = {"anyelement", "anyarray", "anynonarray", "anycompatible", "anycompatiblearray"}
+        made = set()
         for name, types, returned in rows:
             for given in {tuple(types), *_nearer(types)}:
-                if (name, given) not in made and not set(given) & {"internal", "cstring", "anyrange"}:
-                    made.add((name, given))
-                    self._function(name, given, returned)
+                given = tuple("anyelement" if each == '"any"' else each for each in given)
+                if (name, given) in made or set(given) & {"internal", "cstring", "anyrange"}:
+                    continue
+                made.add((name, given))
+                is_open = returned.startswith("any") and not polymorphic & set(given)
+                answer = "text" if is_open or returned in ("internal", "trigger", "record", "cstring") else returned
+                yield (
+                    f"create function public.{_quoted(name)}({', '.join(given)}) returns {answer} language plpgsql"
+                    f" volatile as $$ begin perform mallory.trap('function {name}'); return null; end $$"
+                )
 
-    def _function(self, name: str, types: tuple[str, ...], returned: str) -> None:
-        if '"any"' in types:
-            types = tuple("anyelement" if each == '"any"' else each for each in types)
-        polymorphic = {"anyelement", "anyarray", "anynonarray", "anycompatible", "anycompatiblearray"}
-        if (returned.startswith("any") and not polymorphic & set(types)) or returned in ("internal", "trigger"):
-            returned = "text"
-        for place in ("public",):
-            self._try(
-                f"create function {place}.{_quoted(name)}({SEPARATE.join(types)}) returns {returned} language plpgsql"
-                f" volatile as $$ begin perform mallory.trap('function {name}'); return null; end $$"
+    def _aggregates(self) -> Iterator[str]:
+        rows = self.database.admin.execute(
+            """
+            select p.proname, array(select format_type(a, null) from unnest(p.proargtypes) as a)
+            from pg_proc as p
+            where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = any(%s) and p.prokind = 'a'
+            """,
+            [self.words],
+        ).fetchall()
+        for n, (name, types) in enumerate(rows):
+            given = ["anyelement" if each == '"any"' else each for each in types]
+            yield (
+                f"create function mallory.agg_{n}({', '.join(['integer', *given])}) returns integer language plpgsql"
+                f" as $$ begin perform mallory.trap('aggregate {name}'); return 0; end $$"
+            )
+            yield (
+                f"create aggregate public.{_quoted(name)}({', '.join(given) or '*'})"
+                f" (sfunc = mallory.agg_{n}, stype = integer, initcond = '0')"
             )
 
-    def operators(self, names: set[str]) -> None:
+    def _operators(self) -> Iterator[str]:
         """Shadow operators of the catalog, and add mixed ones, which would be nearer than a cast."""
         rows = self.database.admin.execute(
             """
@@ -195,49 +234,55 @@ class Traps:
             where o.oprnamespace = 'pg_catalog'::regnamespace and o.oprname = any(%s)
               and o.oprleft = any(%s::regtype[]) and o.oprright = any(%s::regtype[])
             """,
-            [sorted(names), _TYPES, _TYPES],
+            [self.signs, _TYPES, _TYPES],
         ).fetchall()
         mixed = [("=", a, b, "boolean") for a in _TYPES for b in _TYPES if a != b]
         for n, (name, left, right, returned) in enumerate([*rows, *mixed]):
-            self._try(
+            yield (
                 f"create function mallory.op_{n}({left}, {right}) returns {returned} language plpgsql as"
                 f" $$ begin perform mallory.trap('operator {name}'); return null; end $$"
             )
-            for place in ("mallory", "public"):
-                self._try(
-                    f"create operator {place}.{name} (function = mallory.op_{n}, leftarg = {left}, rightarg = {right})"
-                )
+            yield f"create operator public.{name} (function = mallory.op_{n}, leftarg = {left}, rightarg = {right})"
 
-    def types(self, names: list[str]) -> None:
-        """Shadow types by domains whose check is a trap; the session's own schema too, which comes before all."""
-        for name in names:
-            for place in ("mallory", "public", "pg_temp"):
-                self._try(
-                    f"create domain {place}.{_quoted(name)} as pg_catalog.text check (mallory.trap('type {name}'))"
-                )
+    def _types(self, place: str) -> Iterator[str]:
+        """Shadow types by domains whose check is a trap."""
+        for name in self._named(
+            "select typname from pg_type where typtype <> 'c' and typelem = 0 and typname = any(%s)"
+        ):
+            yield f"create domain {place}.{_quoted(name)} as pg_catalog.text check (mallory.trap('type {name}'))"
 
-    def relations(self, names: list[str]) -> None:
+    def _relations(self, place: str) -> Iterator[str]:
         """Shadow tables and views by views whose reading is a trap."""
-        for name in names:
-            for place in ("mallory", "public", "pg_temp"):
-                self._try(
-                    f"create view {place}.{_quoted(name)} as select mallory.trap('relation {name}') as trap,"
-                    " null::pg_catalog.text as name, null::pg_catalog.name as rolname"
-                )
+        for name in self._named("select relname from pg_class where relkind in ('r', 'v', 'p') and relname = any(%s)"):
+            yield (
+                f"create view {place}.{_quoted(name)} as select mallory.trap('relation {name}') as trap,"
+                " null::pg_catalog.text as name, null::pg_catalog.name as rolname"
+            )
+            yield f"grant all on {place}.{_quoted(name)} to public"
 
-    def collations(self) -> None:
+    def _collations(self) -> Iterator[str]:
         """Shadow the collations that are known by name."""
         for name in ("default", "C", "POSIX", "ucs_basic"):
-            self._try(f'create collation public."{name}" from "C"')
+            yield f'create collation public."{name}" from pg_catalog."C"'
 
-    def _try(self, statement: str) -> None:
-        try:
-            self._run(statement)
-        except Exception as error:  # what Postgres itself refuses is no trap
-            if getattr(error, "sqlstate", "")[:2] not in ("42", "0A"):
-                raise
-        else:
-            self.count += 1
+    def _named(self, query: LiteralString) -> list[str]:
+        return sorted({name for (name,) in self.database.admin.execute(query, [self.words])})
+
+    def _make(self, conn: Connection, statements: Sequence[str]) -> None:
+        """Make what Postgres lets be made; what it refuses is no trap."""
+        conn.execute("set check_function_bodies = off")
+        for n in range(0, len(statements), 200):
+            each = " ".join(
+                f"begin execute {sql.Literal(statement).as_string()}; v_made := v_made + 1;"
+                " exception when others then null; end;"
+                for statement in statements[n : n + 200]
+            )
+            conn.execute(
+                f"do $do$ declare v_made pg_catalog.int4 := 0; begin {each}"
+                " perform pg_catalog.set_config('traps.made', v_made::pg_catalog.text, false); end $do$"
+            )
+            row = conn.execute("select pg_catalog.current_setting('traps.made')").fetchone()
+            self.count += int(row[0]) if row else 0
 
     def _run(self, statement: str) -> None:
         self.conn.execute(statement.encode())
@@ -255,7 +300,8 @@ def _nearer(types: list[str]) -> Iterator[tuple[str, ...]]:
         if kind.startswith("any") or kind == '"any"':
             for concrete in ("text", "uuid", "jsonb", "integer", "timestamp with time zone"):
                 yield (*types[:n], concrete, *types[n + 1 :])
-                yield (*types[:n], concrete, concrete, *types[n + 1 :])
+                if kind == '"any"':
+                    yield (*types[:n], concrete, concrete, *types[n + 1 :])
 
 
 def _quoted(name: str) -> str:
@@ -284,9 +330,8 @@ HOSTILE_SETTINGS = {
     "extra_float_digits": "-15",
     "plpgsql.extra_warnings": "all",
     "plpgsql.check_asserts": "off",
-    "enable_indexscan": "off",
-    "enable_nestloop": "off",
     "work_mem": "64kB",
+    "jit": "off",  # what plans cost is no matter here
     "perdure.force": "on",
     "perdure.install_role": "postgres",
     "perdure.install_path": "mallory",

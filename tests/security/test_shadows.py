@@ -1,0 +1,123 @@
+"""Nothing of Perdure runs, reads or casts by an object that somebody else made.
+
+One walk calls every function with arguments that are valid, in a session whose search_path finds traps before all else:
+functions, aggregates, operators, types, tables and collations under every name that the bodies use, in a schema of
+mallory's, in public and in the session's temporary schema. The caller is not mallory, so what runs with the caller's
+rights (procedures, views) counts as well as what runs with the owner's.
+"""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from support.calls import CALLS, Stage
+from support.database import Database
+from support.engine import Connection
+from support.hostile import KINDS, Traps
+
+VICTIM = "perdure_test_victim"
+
+
+@pytest.fixture
+def victim(database: Database, traps: Traps) -> Connection:
+    """A session of a role with every kind, among all traps, its functions counted."""
+    database.server.create_role(VICTIM)
+    owner = database.connect()
+    for kind in KINDS:
+        owner.execute("select perdure.grant_role(%s, %s)", [VICTIM, kind])
+    database.admin.execute(f"alter database {database.name} set track_functions = 'all'")  # type: ignore[arg-type]
+    traps.set_all()
+    conn = database.connect(VICTIM)
+    traps.set_in_session(conn)
+    assert traps.count > 1500
+    return conn
+
+
+@pytest.mark.slow
+def test_no_function_procedure_or_view_runs_into_a_trap(database: Database, traps: Traps, victim: Connection) -> None:
+    for n, each in enumerate(CALLS):
+        arguments = each.prepare(Stage(database, victim, f"w{n}"))
+        each.make(victim, arguments)
+        if each.afterwards:
+            victim.execute(each.afterwards)
+        assert traps.caught == 0, each.name
+    for (name,) in database.admin.execute(
+        "select relname from pg_class where relnamespace = 'perdure'::regnamespace and relkind = 'v' and relname !~ '^_'"
+    ).fetchall():
+        victim.execute(f"select * from perdure.{name}")  # type: ignore[arg-type]
+    for (run_id,) in database.admin.execute("select run_id from perdure.run").fetchall():
+        victim.execute("select perdure.explain(%s)", [run_id])
+    for statement, refusal in (
+        ("select perdure.start('w')", "is not known"),
+        ("select perdure.beat('00000000-0000-7000-8000-000000000000')", "not registered"),
+    ):
+        with pytest.raises(psycopg.Error, match=refusal):
+            victim.execute(statement)  # type: ignore[arg-type]
+    assert traps.caught == 0
+    unpinned_spring_them(database, traps, victim)
+    victim.close()
+    database.wait_until("select count(*) = 0 from pg_stat_activity where usename = %s", VICTIM)
+    assert " ".join(sorted(never_entered(database))) == NOT_ENTERED
+
+
+def unpinned_spring_them(database: Database, traps: Traps, victim: Connection) -> None:
+    """The same functions without their pinned path run into them at once, and with the owner's rights."""
+    for signature, statement in (
+        ("explain(uuid)", "select perdure.explain('00000000-0000-7000-8000-000000000000')"),
+        ("put_queue", "select perdure.put_queue('q')"),
+        ("tick", "select perdure.tick()"),
+    ):
+        name = database.value(
+            "select oid::regprocedure::text from pg_proc"
+            " where pronamespace = 'perdure'::regnamespace and proname = split_part(%s, '(', 1)",
+            signature,
+        )
+        before = traps.caught
+        database.admin.execute(f"alter function {name} reset all")
+        with pytest.raises(psycopg.Error, match=f"caught: .* by {database.owner}"):
+            victim.execute(statement)  # type: ignore[arg-type]
+        assert traps.caught > before, name
+
+
+def never_entered(database: Database) -> set[str]:
+    return {
+        name
+        for (name,) in database.admin.execute(
+            "select p.proname from pg_proc as p left join pg_stat_user_functions as s on s.funcid = p.oid"
+            " where p.pronamespace = 'perdure'::regnamespace and coalesce(s.calls, 0) = 0"
+        )
+    }
+
+
+# What runs in an install or an upgrade, where pg_cron is, and for a run that cannot be drained; Postgres does not count
+# the calls that raise.
+NOT_ENTERED = "_apply_matrix _cron_schedule _raise_unknown _raise_unregistered _set_aside"
+
+
+@pytest.mark.slow
+def test_each_kind_of_trap_catches_a_careless_function(database: Database, traps: Traps, victim: Connection) -> None:
+    owner = database.connect()
+    owner.execute("grant usage on schema perdure to public")
+    for n, body in enumerate(
+        (
+            "select * from pg_class",
+            "select * from dispatch",
+            "select pg_catalog.length('x'::text)",
+            "select '2000-01-01'::timestamptz",
+            "select left('x'::pg_catalog.text, 1)",
+            "select jsonb_build_object('a'::pg_catalog.text, 'b'::pg_catalog.text)",
+            "select 'x'::pg_catalog.text || 'y'::pg_catalog.text",
+            "select 'x'::pg_catalog.text = 'y'::pg_catalog.name",
+            "select count(*) from pg_catalog.pg_class",
+            "select max(r.rolname::pg_catalog.text) from pg_catalog.pg_roles as r",
+        )
+    ):
+        before = traps.caught
+        owner.execute(
+            f"create function perdure.careless_{n}() returns void language plpgsql security definer as"  # type: ignore[arg-type]
+            f" $$ begin execute $q${body}$q$; end $$; grant execute on function perdure.careless_{n}() to public"
+        )
+        with pytest.raises(psycopg.Error, match=f"caught: .* by {database.owner}"):
+            victim.execute(f"select perdure.careless_{n}()")  # type: ignore[arg-type]
+        assert traps.caught > before, body
