@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from psycopg.types.json import JsonbLoader
+from psycopg.types.json import JsonbBinaryLoader, JsonbLoader
 
 from ._errors import DecodingFailed
 
@@ -25,7 +25,16 @@ class Unreadable:
         return DecodingFailed(f"what is saved cannot be read here: {type(self.error).__name__}: {self.error}")
 
 
-class _ForgivingLoader(JsonbLoader):
+class _TextLoader(JsonbLoader):
+    def load(self, data: Any) -> Any:
+        """Return the value, or what stands for it."""
+        try:
+            return super().load(data)
+        except (ValueError, RecursionError) as error:
+            return Unreadable(error)
+
+
+class _BinaryLoader(JsonbBinaryLoader):
     def load(self, data: Any) -> Any:
         """Return the value, or what stands for it."""
         try:
@@ -36,7 +45,8 @@ class _ForgivingLoader(JsonbLoader):
 
 def forgive(conn: psycopg.AsyncConnection[Any]) -> psycopg.AsyncConnection[Any]:
     """Let a connection load what it can, whatever stands beside it."""
-    conn.adapters.register_loader("jsonb", _ForgivingLoader)
+    conn.adapters.register_loader("jsonb", _TextLoader)
+    conn.adapters.register_loader("jsonb", _BinaryLoader)
     return conn
 
 
