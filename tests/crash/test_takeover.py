@@ -41,14 +41,17 @@ class Undertaker:
             time.sleep(0.005)
 
     def bury_one(self) -> bool:
-        """Declare a worker dead that holds a run; false when there is none, or it is at work this very moment."""
+        """Declare a worker dead that holds a run, between two of its transactions; false when there is none."""
         row = self.scene.row(
             "select worker_id, count(*) from perdure.dispatch where worker_id in (select worker_id from perdure.worker)"
             " group by worker_id order by random() limit 1"
         )
         if row is None:
             return False
-        bury(self.scene.database, row[0])
+        admin = self.scene.database.admin
+        with admin.transaction():
+            admin.execute("select from perdure.worker where worker_id = %s for update", [row[0]])
+            bury(self.scene.database, row[0])
         if self.scene.row("select exists (select from perdure.worker where worker_id = %s)", row[0])[0]:
             return False
         self.buried += 1

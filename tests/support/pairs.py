@@ -150,6 +150,9 @@ CALLS: dict[str, Call] = {
     ),
     "start replace": _start("replace", wants=frozenset({KEY, TAKEN}), holds=frozenset({KEY, TAKEN})),
     "start fresh": _client("start", "workflow => 'order', key => %(fresh)s, queue => %(queue)s", STATES, FRESH),
+    "start_run": _client(
+        "start_run", "workflow => 'order', key => %(key)s, queue => %(queue)s", wants=frozenset({KEY})
+    ),
     "start_many": _client(
         "start_many", "workflow => 'order', inputs => array['{}'::jsonb], keys => array[%(key)s], queue => %(queue)s",
         wants=frozenset({KEY}),
@@ -172,8 +175,8 @@ CALLS: dict[str, Call] = {
     "pause_many": _client("pause_many", "run_ids => %(runs)s", UNFINISHED),
     "resume": _client("resume", "run_id => %(run)s", UNFINISHED),
     "resume_many": _client("resume_many", "run_ids => %(runs)s", UNFINISHED),
-    "retry": _client("retry", "run_id => %(run)s", ("failed",), OUTCOME, KEY, TAKEN),
-    "retry_many": _client("retry_many", "run_ids => %(runs)s", ("failed",), OUTCOME, KEY, TAKEN),
+    "retry": _client("retry", "run_id => %(run)s", ("failed",), OUTCOME, TAKEN),
+    "retry_many": _client("retry_many", "run_ids => %(runs)s", ("failed",), OUTCOME, TAKEN),
     # the worker that holds it, by its claim
     "save_steps": _worker("save_steps", "saves", "save", STEP),
     "save_steps of another step": _worker("save_steps", "saves", "other"),
