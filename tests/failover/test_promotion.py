@@ -36,7 +36,8 @@ def test_a_synchronous_standby_has_all_that_was_acknowledged(pair: Pair) -> None
     for worker in workers:
         assert worker.said.count("registers anew: the server is on timeline 2 now") == 1
         assert "declared dead" not in worker.said
-    assert pair.value(standby, "select count(*) from perdure.audit where act = 'timeline'") == 1
+    noted = "select count(*) = 1 from perdure.audit where act = 'timeline'"
+    eventually(lambda: pair.value(standby, noted), seconds=60, what="a tick on the second timeline")
 
 
 def test_what_an_asynchronous_standby_never_heard_of_is_done_again(pair: Pair) -> None:

@@ -88,4 +88,5 @@ def test_the_old_primary_comes_back_as_standby_and_takes_over_again(pair: Pair) 
     for worker in workers:
         worker.wait_said("registers anew: the server is on timeline 3 now")
         assert "declared dead" not in worker.said
-    assert pair.value(first, "select count(*) from perdure.audit where act = 'timeline'") == 2
+    noted = "select count(*) = 2 from perdure.audit where act = 'timeline'"
+    eventually(lambda: pair.value(first, noted), seconds=60, what="a tick on the third timeline")
