@@ -27,6 +27,7 @@ from ._engine import (
     Answered,
     Checkpoint,
     Claimed,
+    ConnectionLost,
     FailedTry,
     LetGo,
     Recorded,
@@ -41,6 +42,9 @@ from ._flusher import Flusher
 from ._sql import Schema
 
 logger = logging.getLogger("perdure")
+
+# What the transaction itself made the server end the connection for: it was idle, or open, for too long.
+_ENDED_BY_A_LIMIT = ("25P03", "25P04")
 
 _THREAD_NAME = "perdure step"
 _IDLE_THREADS_END = 0.5  # seconds within which threads without a step end once they are told to
@@ -135,8 +139,16 @@ class Carrier:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """Open a connection in a READ COMMITTED transaction; it commits where the block is left without an error."""
-        async with self._connection() as conn, conn.transaction():
-            yield conn
+        async with self._connection() as conn:
+            try:
+                async with conn.transaction():
+                    yield conn
+            except ClaimLost:
+                raise
+            except Exception as error:
+                if conn.broken and not (isinstance(error, psycopg.Error) and error.sqlstate in _ENDED_BY_A_LIMIT):
+                    raise ConnectionLost from error
+                raise
 
     async def save_in_transaction(self, connection: Any, run: Claimed, save: Save) -> Checkpoint:
         """Save a checkpoint inside that transaction."""

@@ -150,6 +150,10 @@ class StillWaiting:
 SuspendAnswer = LetGo | Answered | RetryDue | StillWaiting
 
 
+class ConnectionLost(Exception):
+    """The connection of a transaction broke before the COMMIT was acknowledged; its cause is what was raised."""
+
+
 class Engine(Protocol):
     """What a worker does for its runs."""
 
@@ -198,7 +202,7 @@ class Engine(Protocol):
         """Open a connection in a READ COMMITTED transaction for a transaction or SQL step.
 
         Leaving without an error commits and returns after the acknowledgement; leaving with one
-        rolls back and lets it pass.
+        rolls back and lets it pass. Raise `ConnectionLost` from whatever was raised where the connection broke.
         """
         ...
 
