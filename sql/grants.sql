@@ -96,7 +96,8 @@ as $$
     ('metrics', 'observer admin'),
     ('violations', 'observer admin'),
     ('_clock', 'observer admin'),
-    ('_server_started_at', 'observer admin')
+    ('_server_started_at', 'observer admin'),
+    ('_sessions_since', 'observer admin')
   ) as m (name, kinds)
 $$;
 

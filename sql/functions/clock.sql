@@ -27,8 +27,24 @@ stable
 parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$ select pg_postmaster_start_time() $$;
-comment on function perdure._server_started_at() is
-'Tell when the server started: right after it nobody is declared dead.';
+comment on function perdure._server_started_at() is 'Tell when the server was started.';
+
+create or replace function perdure._sessions_since()
+returns timestamptz
+language sql
+stable
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Where a backend was killed the postmaster lives on, ends all sessions and recovers; it tells nobody when. But it
+  -- forgets its statistics, these two at the same moment; who resets one of them by hand leaves the other.
+  select greatest(
+    perdure._server_started_at(),
+    least(pg_stat_get_bgwriter_stat_reset_time(), (select a.stats_reset from pg_stat_get_archiver() as a)))
+$$;
+comment on function perdure._sessions_since() is
+'Tell when the server last put an end to all sessions: by its start, or after the crash of one.
+Right after it nobody is declared dead. A reset of all shared statistics looks the same.';
 
 create or replace function perdure._timeline()
 returns integer

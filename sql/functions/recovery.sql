@@ -10,7 +10,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_timeline constant integer := perdure._timeline();
-  v_started_at constant timestamptz := perdure._server_started_at();
+  v_started_at constant timestamptz := perdure._sessions_since();
   v_last perdure.timeline;
   v_is_mine boolean;
 begin
@@ -19,7 +19,7 @@ begin
   if not v_is_mine then  -- somebody is looking in a transaction that may stay open: what is on record will do
     select t.* into v_last from perdure.timeline as t where t.timeline = v_timeline;
   end if;
-  -- the workers reconnect only now after a failover or a restart, however long the server needed to come back
+  -- the workers reconnect only now after a failover, a restart or a crash, however long the server needed to come back
   calm_since := case
     when v_last.calm_since >= v_started_at or v_started_at > _watch.now then least(v_last.calm_since, _watch.now)
     else _watch.now
@@ -55,7 +55,7 @@ end;
 $$;
 comment on function perdure._watch(timestamptz) is
 'Note that somebody looks for deaths now, and on which timeline.
-Tells since when the server has been seen on it since its last start, and since when somebody has looked without a
+Tells since when the server has been seen on it since it last ended all sessions, and since when somebody has looked without a
 pause: a frozen host or a clock that jumps is no silence of the workers. No time of these is ahead of now, wherever the
 clock was before. Never waits.';
 

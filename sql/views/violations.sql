@@ -198,7 +198,7 @@ where d.worker_id is not null
   and not exists (select from perdure.holds)
   and (
     (w.worker_id is null and d.claimed_at < (select perdure._clock()) - interval '1 minute')
-    or greatest(b.beat_at, (select perdure._server_started_at()))
+    or greatest(b.beat_at, (select perdure._sessions_since()))
     < (select perdure._clock()) - 2 * w.lease - interval '1 minute'
   )
 union all

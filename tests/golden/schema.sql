@@ -755,6 +755,11 @@ CREATE FUNCTION perdure._server_started_at() RETURNS timestamp with time zone
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._sessions_since() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL RESTRICTED
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._set_aside(run_id uuid, work text, sqlstate text, message text, now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1979,7 +1984,7 @@ UNION ALL
      LEFT JOIN perdure.worker w ON ((d.worker_id = w.worker_id)))
      LEFT JOIN perdure.worker_beat b ON ((d.worker_id = b.worker_id)))
   WHERE ((d.worker_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
-           FROM perdure.holds))) AND (((w.worker_id IS NULL) AND (d.claimed_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))) OR (GREATEST(b.beat_at, ( SELECT perdure._server_started_at() AS _server_started_at)) < ((( SELECT perdure._clock() AS _clock) - ((2)::double precision * w.lease)) - '00:01:00'::interval))))
+           FROM perdure.holds))) AND (((w.worker_id IS NULL) AND (d.claimed_at < (( SELECT perdure._clock() AS _clock) - '00:01:00'::interval))) OR (GREATEST(b.beat_at, ( SELECT perdure._sessions_since() AS _sessions_since)) < ((( SELECT perdure._clock() AS _clock) - ((2)::double precision * w.lease)) - '00:01:00'::interval))))
 UNION ALL
  SELECT 'a_claim_is_used_once'::text AS invariant,
     c.run_id,
@@ -2469,6 +2474,8 @@ REVOKE ALL ON FUNCTION perdure._revoke_all(role name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._run_state(worker_id uuid, begun_at timestamp with time zone, ready_at timestamp with time zone, waits jsonb, cancel text, is_paused boolean, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._server_started_at() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._sessions_since() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._set_aside(run_id uuid, work text, sqlstate text, message text, now timestamp with time zone) FROM PUBLIC;
 

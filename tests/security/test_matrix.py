@@ -91,6 +91,7 @@ MATRIX += """
 _now                        x       .        x        x
 _clock                      .       .        x        x
 _server_started_at          .       .        x        x
+_sessions_since             .       .        x        x
 _cron_jobs                  .       .        .        x
 _cron_home                  .       .        .        x
 _cron_schedule              .       .        .        x
