@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -270,22 +272,28 @@ def test_a_late_look_at_a_run_that_nobody_wakes_is_no_violation(database: Databa
 # ------------------------------------------------------------------------------------------------ a busy database
 
 
-def drive(database: Database, until: float, seed: int) -> int:
+@dataclass(frozen=True)
+class Bustle:
+    """What the others do while somebody looks: how much of it each has done, and whether it is over."""
+
+    done: dict[int, int]
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+
+def drive(database: Database, bustle: Bustle, seed: int) -> None:
     """Be a worker that does all that a worker does, and now and then dies without a word."""
     rng = random.Random(seed)
-    done = 0
-    while time.monotonic() < until:
+    while not bustle.is_over.is_set():
         worker = Worker(database, conn=database.connect(), name=f"worker {seed}")
-        while time.monotonic() < until and rng.random() > 0.02:
+        while not bustle.is_over.is_set() and rng.random() > 0.02:
             for held in worker.claim(rng.choice((1, 5))):
-                done += 1
+                bustle.done[seed] += 1
                 live_a_little(worker, held, rng)
             worker.beat(len(worker.runs()))
         if rng.random() < 0.5:
             worker.stop()
         else:
             fall_silent(database, worker)
-    return done
 
 
 def live_a_little(worker: Worker, held: Any, rng: random.Random) -> None:
@@ -316,15 +324,15 @@ def fall_silent(database: Database, worker: Worker) -> None:
     )
 
 
-def disturb(database: Database, until: float, seed: int) -> int:
+def disturb(database: Database, bustle: Bustle, seed: int) -> None:
     """Be a client and an operator: start, signal, replace, cancel, pause, resume, retry, sometimes rolled back."""
     rng = random.Random(seed)
     conn = database.connect(autocommit=False)
     started: list[UUID] = []
-    while time.monotonic() < until:
+    while not bustle.is_over.is_set():
         with suppress(Error), conn.transaction(force_rollback=rng.random() < 0.1):  # a rival may have the same keys
             ask_this_and_that(conn, started, rng)
-    return len(started)
+        bustle.done[seed] = len(started)
 
 
 def ask_this_and_that(conn: Connection, started: list[UUID], rng: random.Random) -> None:
@@ -336,31 +344,28 @@ def ask_this_and_that(conn: Connection, started: list[UUID], rng: random.Random)
         call(conn, asked, run_ids=[rng.choice(started[-40:])])
 
 
-def keep_ticking(database: Database, until: float) -> int:
+def keep_ticking(database: Database, bustle: Bustle, seed: int) -> None:
     conn = database.connect()
-    ticks = 0
-    while time.monotonic() < until:
+    while not bustle.is_over.is_set():
         scalar(conn, "tick")
-        ticks += 1
-    return ticks
-
-
-def looks(database: Database, until: float) -> Iterator[list[Any]]:
-    conn = database.connect(database.superuser)
-    while time.monotonic() < until:
-        yield conn.execute("select * from perdure.violations").fetchall()
+        bustle.done[seed] += 1
 
 
 def test_a_busy_database_has_no_violation_in_any_snapshot(database: Database, conn: Connection) -> None:
     with_no_grace(database)
-    until = time.monotonic() + 6
-    seen: list[list[Any]] = []
-    with ThreadPoolExecutor(6) as pool:
-        drivers = [pool.submit(drive, database, until, seed) for seed in range(2)]
-        disturbers = [pool.submit(disturb, database, until, seed) for seed in (10, 11)]
-        ticking = pool.submit(keep_ticking, database, until)
-        seen = list(looks(database, until))
-        busy = [each.result() for each in (*drivers, *disturbers, ticking)]
-    assert min(busy) > 2, "it was not busy"
-    assert len(seen) > 2
-    assert [row for look in seen for row in look] == []
+    looking = database.connect(database.superuser)
+    parts = (drive, drive, disturb, disturb, keep_ticking)
+    bustle = Bustle(dict.fromkeys(range(len(parts)), 0))
+    begun_at = time.monotonic()
+    looks = 0
+    with ThreadPoolExecutor(len(parts)) as pool:
+        running = [pool.submit(part, database, bustle, seed) for seed, part in enumerate(parts)]
+        try:
+            while time.monotonic() < begun_at + 6 or min(bustle.done.values()) < 3 or looks < 3:
+                assert looking.execute("select * from perdure.violations").fetchall() == []
+                looks += 1
+                assert time.monotonic() < begun_at + 120, f"it was not busy: {bustle.done}"
+        finally:
+            bustle.is_over.set()
+        for each in running:
+            each.result()

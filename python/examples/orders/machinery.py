@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -261,7 +262,7 @@ class Chaos:
             await asyncio.gather(*self._watches)
 
     async def _kill(self, shop: Patient) -> None:
-        worker = self._random.choice(self._processes.busy_workers())
+        worker = await self._victim(shop)
         number = worker.number
         worker.kill()
         at = self._view.seconds
@@ -277,6 +278,15 @@ class Chaos:
         self._view.tell(f"kill -9 worker {number} (pid {kill.pid}), which held {len(kill.held)} runs")
         self._watches.append(asyncio.create_task(self._watch(shop, kill)))
         self._processes.start_worker(number)
+
+    async def _victim(self, shop: Patient) -> Worker:
+        """Choose a worker with runs in its hands, if one has any within a few seconds: else its death shows nothing."""
+        give_up = time.monotonic() + 5
+        while True:
+            worker = self._random.choice(self._processes.busy_workers())
+            if await shop.do(partial(_value, query=HELD, parameter=worker.name)) or time.monotonic() > give_up:
+                return worker
+            await asyncio.sleep(0.02)
 
     async def _watch(self, shop: Patient, kill: Kill) -> None:
         """Wait until every run that it held is in other hands, or has ended there."""
@@ -309,6 +319,6 @@ class Chaos:
         self._view.tell(f"steps are saved again, {restart.next_step_after:.1f} s after the crash")
 
 
-async def _value(conn: AsyncConnection, query: Any, *parameters: object) -> Any:
-    rows = await (await conn.execute(query, parameters)).fetchall()
+async def _value(conn: AsyncConnection, query: Any, parameter: object = None) -> Any:
+    rows = await (await conn.execute(query, None if parameter is None else [parameter])).fetchall()
     return rows[0][0] if rows else None
