@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from support.database import Database, eventually
+from support.database import Database, eventually, in_background
 from support.effects import exact
 from support.nursery import Doomed, Nursery
 from support.scene import Scene
@@ -138,3 +138,25 @@ def test_stopped_workers_hold_up_nobody_and_change_nothing_when_they_go_on(scene
         scene.check()
     finally:
         nursery.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_in_the_users_own_sql_gives_up_the_users_rows(scene: Scene) -> None:
+    database = scene.database
+    database.connect().execute("create table public.stock as select 'pen' as item, 0 as n")
+    run_id = scene.start("locking", "pen")
+    frozen = Doomed(scene.worker(lease="1", tick=TICK).pid)
+    database.wait_until("select exists (select from public.trace where step = 'lock_row')", seconds=60)
+    waiting = in_background(database.connect().execute, "update public.stock set n = n + 10 where item = 'pen'")
+    eventually(lambda: is_stopped(frozen), seconds=60, what="the worker stops")
+    assert waiting.result(timeout=60).rowcount == 1
+    scene.worker(lease="1", tick=TICK)
+    assert scene.result(run_id, 60) == "pen"
+    scene.check()
+
+    known = database.value("select clock_timestamp()")
+    frozen.kill(signal.SIGCONT)
+    database.wait_until("select exists (select from perdure.worker where registered_at > %s)", known, seconds=60)
+    assert database.value("select n from public.stock") == 11
+    assert database.value("select count(*) from perdure.step_attempt") == 0
+    scene.check()

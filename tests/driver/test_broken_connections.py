@@ -304,3 +304,20 @@ async def test_a_pooler_that_hangs_up_costs_no_try(database: Database) -> None:
             assert await handle.result(timeout=END) == 2
     assert tries == [1, 1]
     check(database, 1)
+
+
+@pytest.mark.parametrize(("own", "limit"), [("0", "5min"), ("1h", "5min"), ("7s", "7s")])
+async def test_a_transaction_step_may_be_idle_for_ten_leases_and_for_no_longer_than_it_may_be_anyway(
+    app: perdure.App, database: Database, own: str, limit: str
+) -> None:
+    database.connect().execute(
+        f"alter database \"{database.name}\" set idle_in_transaction_session_timeout = '{own}'".encode()
+    )
+
+    @app.workflow()
+    async def looking(run: perdure.AsyncRun, _: None) -> str:
+        shown: str = await run.sql("look", "select current_setting('idle_in_transaction_session_timeout')")
+        return shown
+
+    async with app.worker():
+        assert await (await app.start(looking, None)).result(timeout=END) == limit

@@ -94,6 +94,18 @@ async def test_all_that_a_worker_and_its_clients_do_works_with_a_single_backend(
     assert database.value("select count(*) from perdure.violations") == 0
 
 
+async def test_a_transaction_step_may_be_idle_for_ten_leases_here_too(pool: Pool, database: Database) -> None:
+    app = perdure.App(pool(default_pool_size=1, query_wait_timeout=0).dsn(database))
+
+    @app.workflow()
+    async def looking(run: perdure.AsyncRun, _: None) -> str:
+        shown: str = await run.sql("look", "select current_setting('idle_in_transaction_session_timeout')")
+        return shown
+
+    async with app.worker():
+        assert await (await app.start(looking, None)).result(timeout=PATIENCE) == "5min"
+
+
 @pytest.mark.slow
 async def test_nothing_of_a_session_stays_in_the_backends(pool: Pool, database: Database) -> None:
     bouncer = pool(default_pool_size=1, query_wait_timeout=0)

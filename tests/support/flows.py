@@ -191,3 +191,24 @@ async def longer(run: perdure.AsyncRun, key: str) -> str:
     """Two steps of two seconds each."""
     await run.options(key="first").step(think, f"{key}/1", 2.0)
     return await run.options(key="second").step(think, f"{key}/2", 2.0)
+
+
+async def lock_row(conn: Any, key: str) -> str:
+    """Change a row; the first time stand still once somebody else waits for it."""
+    await conn.execute("update public.stock set n = n + 1 where item = %s", [key])
+    is_wanted = trace(key, "lock_row") > 1
+    while not is_wanted:
+        cursor = await conn.execute(
+            "select exists (select from pg_locks as l where pg_backend_pid() = any(pg_blocking_pids(l.pid)))"
+        )
+        [is_wanted] = await cursor.fetchone()
+        if is_wanted:
+            os.kill(os.getpid(), signal.SIGSTOP)
+    await conn.execute("select 1")
+    return key
+
+
+@app.workflow()
+async def locking(run: perdure.AsyncRun, key: str) -> str:
+    """One transaction step, which is frozen in the user's own SQL."""
+    return await run.transaction(lock_row, key)

@@ -16,7 +16,9 @@ from psycopg.types.json import Jsonb
 from support.database import Database, eventually
 from support.engine import call, with_no_grace
 
-WORKFLOWS = ("order", "once", "slow", "long", "greedy", "who", "ledger", "parcel", "failing", "big", "heard", "longer")
+WORKFLOWS = (
+    "order", "once", "slow", "long", "greedy", "who", "ledger", "parcel", "failing", "big", "heard", "longer", "locking",
+)  # fmt: skip
 PROGRAM = Path(__file__).with_name("crashing_worker.py")
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from . import _sql, _wire
 from ._backlog import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Kind
+from ._connect import Connector, limit_idle
 from ._engine import (
     Answered,
     Checkpoint,
@@ -43,6 +44,10 @@ from ._sql import Schema
 
 logger = logging.getLogger("perdure")
 
+# A worker that is frozen within a transaction step keeps the rows that it locked until the server ends its session. While
+# the step's code holds up the loop it looks the same, so it may take longer than a lease; from the save on it may not.
+IDLE_LEASES = 10
+
 # What the transaction itself made the server end the connection for: it was idle, or open, for too long.
 _ENDED_BY_A_LIMIT = ("25P03", "25P04")
 
@@ -53,19 +58,27 @@ _IDLE_THREADS_END = 0.5  # seconds within which threads without a step end once 
 class Carrier:
     """The `Engine` of a worker's executions."""
 
-    def __init__(self, schema: Schema, flusher: Flusher, worker_id: Callable[[], UUID | None], max_steps: int) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        flusher: Flusher,
+        worker_id: Callable[[], UUID | None],
+        max_steps: int,
+        lease: timedelta,
+    ) -> None:
         self._schema = schema
         self._flusher = flusher
         self._worker_id = worker_id
+        self._idle_limit = IDLE_LEASES * lease
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
         self._known: dict[UUID, int] = {}
         self.step_slots = asyncio.Semaphore(max_steps)
         self.threads: Executor = ThreadPoolExecutor(max_steps, thread_name_prefix=_THREAD_NAME)
 
-    async def open(self, pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]]) -> None:
+    async def open(self, connector: Connector, max_connections: int) -> None:
         """Begin to lend connections to transaction steps."""
-        self._pool = pool
-        await pool.open()
+        self._pool = connector.pool(max_connections, self._idle_limit)
+        await self._pool.open()
 
     async def close(self) -> None:
         """Close connections and threads; a thread whose step has not ended is left behind."""
@@ -142,6 +155,7 @@ class Carrier:
         async with self._connection() as conn:
             try:
                 async with conn.transaction():
+                    await limit_idle(conn, self._idle_limit)
                     yield conn
             except ClaimLost:
                 raise

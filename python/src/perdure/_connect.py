@@ -12,6 +12,8 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -25,6 +27,13 @@ logger = logging.getLogger("perdure")
 
 # No statement about runs: it tells whether a pooler stands between us and the server.
 _BACKEND_PID = b"select pg_catalog.pg_backend_pid()"
+
+# No statement about runs either. It never lengthens what the user's own setting allows; 0 is none.
+_LIMIT_IDLE = b"""
+    select pg_catalog.set_config('idle_in_transaction_session_timeout', (1000 * extract(epoch from least(
+      %(limit)s::interval, nullif(pg_catalog.current_setting('idle_in_transaction_session_timeout')::interval, '0')
+    )))::bigint::text, %(is_local)s)
+"""
 
 # How often a statement is sent before it is prepared, where that can be done.
 PREPARE_AFTER = 3
@@ -62,8 +71,13 @@ class Connector:
         """Open an autocommitting connection for a thread of its own."""
         return psycopg.connect(self.dsn, autocommit=True, **self._parameters())
 
-    def pool(self, max_size: int) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
-        """Make a pool, not yet open, whose connections are looked at before they are handed out."""
+    def pool(
+        self, max_size: int, idle_limit: timedelta | None = None
+    ) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
+        """Make a pool, not yet open, whose connections are looked at before they are handed out.
+
+        A transaction on one that is direct may be idle for the limit; for others `limit_idle` is to be called in it.
+        """
         return AsyncConnectionPool(
             self.dsn,
             kwargs=self._parameters(),
@@ -72,7 +86,7 @@ class Connector:
             open=False,
             max_idle=60,
             check=AsyncConnectionPool.check_connection,
-            configure=_configure,
+            configure=partial(_configure, idle_limit=idle_limit),
             name=self.name,
         )
 
@@ -82,11 +96,13 @@ class Connector:
         return {**parameters, "application_name": self.name, "prepare_threshold": None}
 
 
-async def _configure(conn: psycopg.AsyncConnection[Any]) -> None:
+async def _configure(conn: psycopg.AsyncConnection[Any], idle_limit: timedelta | None) -> None:
     forgive(conn)
     await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
     await conn.set_autocommit(True)
     await prepare_if_direct(conn)
+    if idle_limit is not None and conn.prepare_threshold is not None:
+        await conn.execute(_LIMIT_IDLE, {"limit": idle_limit, "is_local": False})
     await conn.set_autocommit(False)
 
 
@@ -101,6 +117,12 @@ async def prepare_if_direct(conn: psycopg.AsyncConnection[Any]) -> None:
     row = await (await conn.execute(_BACKEND_PID)).fetchone()
     if row is not None and row[0] == conn.info.backend_pid:
         conn.prepare_threshold = PREPARE_AFTER
+
+
+async def limit_idle(conn: psycopg.AsyncConnection[Any], limit: timedelta) -> None:
+    """Let this transaction be idle for so long at most, where that is not set for the whole session."""
+    if conn.prepare_threshold is None:
+        await conn.execute(_LIMIT_IDLE, {"limit": limit, "is_local": True})
 
 
 def check_transactions(conn: psycopg.Connection[Any]) -> None:

@@ -105,7 +105,11 @@ class AsyncRun:
     def transaction(
         self, fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Pending[R]:
-        """Run a function on a connection in a transaction; its writes and its checkpoint are one commit."""
+        """Run a function on a connection in a transaction; its writes and its checkpoint are one commit.
+
+        It runs again from its beginning where the connection breaks. Between two statements it may take ten leases of
+        the worker (5 minutes), or as long as `set local idle_in_transaction_session_timeout` in it says.
+        """
         self._execution.enter()
         return self._ask_step("transaction", fn, None, args, kwargs)
 

@@ -88,7 +88,7 @@ class Worker:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
         self._flusher = Flusher(schema, self._open, self, self._backlog)
-        self._carrier = Carrier(schema, self._flusher, lambda: self._worker_id, options.max_steps)
+        self._carrier = Carrier(schema, self._flusher, lambda: self._worker_id, options.max_steps, options.lease)
         self._flushing: asyncio.Task[None] | None = None
         registration = Registration(self.name, options.version, options.queues, list(registry), options.lease)
         interval = min(INTERVAL, options.lease.total_seconds() / 3)
@@ -101,7 +101,7 @@ class Worker:
         """Register and begin to claim; raise what the database says against it."""
         self._beat.start()
         await self._ready
-        await self._carrier.open(self._connector.pool(min(self._options.max_steps, 10)))
+        await self._carrier.open(self._connector, min(self._options.max_steps, 10))
         self._flushing = asyncio.create_task(self._flusher.run(), name="perdure flusher")
         self._ticker.start()
 
