@@ -5,6 +5,7 @@
 \ir functions/ids.sql
 \ir functions/check.sql
 \ir functions/setting.sql
+\ir functions/workflow.sql
 \ir functions/install.sql
 \ir functions/role.sql
 \ir functions/run.sql
@@ -14,6 +15,7 @@
 \ir functions/signal.sql
 \ir functions/act.sql
 \ir functions/retry.sql
+\ir functions/fence.sql
 \ir functions/worker.sql
 \ir functions/end.sql
 \ir functions/isolate.sql

@@ -56,31 +56,3 @@ comment on function perdure.put_setting(text, jsonb, text) is
 'Change a setting of the install; audited each time, also when nothing changes.
 Raises 22023 for an unknown setting, a value of another JSON type, or a limit that is not a whole number from 1 byte to
 64 MB. Locks the setting''s row.';
-
-create or replace function perdure.put_queue(name text, retention interval default null)
-returns void
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '5s'
-as $$
-declare
-  v_now constant timestamptz := perdure._now();
-begin
-  perform perdure._check_name('queue', put_queue.name);
-  if put_queue.retention < interval '0' then
-    raise exception 'retention of queue "%" must not be negative', put_queue.name
-      using errcode = '22023',
-            hint = 'Pass an interval such as ''7 days'', or null to keep them.';
-  end if;
-  insert into perdure.queue as q (name, retention, created_at)
-  values (put_queue.name, put_queue.retention, v_now)
-  on conflict on constraint queue_pkey do update set retention = excluded.retention;
-  perform perdure._audit('put_queue', null, null,
-    jsonb_build_object('name', put_queue.name, 'retention', put_queue.retention));
-end;
-$$;
-comment on function perdure.put_queue(text, interval) is
-'Make a queue, or note how long its ended runs are to be kept; nothing removes them yet. It is audited each time.
-Raises 22023 for a bad name or a negative retention. Locks the queue''s row.';

@@ -3,40 +3,6 @@
 -- Lock order: run_key (a rival with the same key waits, at most 5 s), then inserts, then wake. Never an existing
 -- dispatch row.
 
-create or replace function perdure._default_of(workflow text, queue text)
-returns perdure.workflow
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_workflow perdure.workflow;
-begin
-  perform perdure._check_name('workflow', _default_of.workflow);
-  select w.* into v_workflow from perdure.workflow as w where w.name = _default_of.workflow;
-  if not found then
-    if not perdure._read_setting('allow_unknown_names')::boolean then
-      perform perdure._raise_unknown(
-        'workflow', _default_of.workflow, array(select w.name from perdure.workflow as w));
-    end if;
-    v_workflow.name := _default_of.workflow;
-    v_workflow.queue := 'default';
-    v_workflow.max_recoveries := 10;
-  end if;
-  if _default_of.queue is not null then
-    perform perdure._check_name('queue', _default_of.queue);
-    if not exists (select from perdure.queue as q where q.name = _default_of.queue)
-      and not perdure._read_setting('allow_unknown_names')::boolean then
-      perform perdure._raise_unknown('queue', _default_of.queue, array(select q.name from perdure.queue as q));
-    end if;
-    v_workflow.queue := _default_of.queue;
-  end if;
-  return v_workflow;
-end;
-$$;
-comment on function perdure._default_of(text, text) is
-'Find a workflow''s defaults, with the queue asked for. Raises 22023 for unknown names.';
-
 create or replace function perdure._check_start(
   on_duplicate text,
   priority integer,

@@ -1,6 +1,5 @@
--- Invariant: a row of worker is a live worker, and every transaction of a worker holds it FOR KEY SHARE before it
--- locks anything else of the engine. A heartbeat touches only its own row of worker_beat, so it never meets the fence.
--- Lock order: worker (key share), then dispatch by run_id without waiting.
+-- Invariant: a row of worker is a live worker, written once; what changes is its row of worker_beat.
+-- Lock order: worker, then dispatch by run_id without waiting.
 
 create or replace function perdure._lock_key(worker_id uuid)
 returns bigint
@@ -10,140 +9,6 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('perdure' || ':' || _lock_key.worker_id::text, 0) $$;
 comment on function perdure._lock_key(uuid) is 'Name the advisory lock that a direct worker holds while it is connected.';
-
-create or replace function perdure._check_isolation()
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- an older snapshot would hide a beat, and the messages that a truncation removes
-  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-    raise exception 'the engine works in READ COMMITTED'
-      using errcode = '55000',
-            detail = format('This transaction is %s.', upper(current_setting('transaction_isolation'))),
-            hint = 'Set default_transaction_isolation of the connection to read committed.';
-  end if;
-end;
-$$;
-comment on function perdure._check_isolation() is
-'Refuse a transaction in which a later statement does not see what was committed meanwhile. Raises 55000.';
-
-create or replace function perdure._raise_unregistered(worker_id uuid, timeline integer)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_hint constant text := 'Drop what is in memory and call perdure.register_worker again.';
-begin
-  if _raise_unregistered.timeline is null then
-    raise exception 'worker "%" is not registered', _raise_unregistered.worker_id
-      using errcode = 'PD002',  -- claim_lost
-            detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
-            hint = v_hint;
-  end if;
-  raise exception 'the server is on timeline % now, worker "%" is of timeline %',
-    perdure._timeline(), _raise_unregistered.worker_id, _raise_unregistered.timeline
-    using errcode = 'PD002',  -- claim_lost
-          detail = 'It failed over or was restored: of what the worker was told since then some may be lost.',
-          hint = v_hint;
-end;
-$$;
-comment on function perdure._raise_unregistered(uuid, integer) is
-'Tell a worker to begin anew: it is not registered, or was so on the timeline given. Raises PD002.';
-
-create or replace function perdure._fence_any(worker_id uuid)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_lease interval;
-  v_timeline integer;
-begin
-  select w.lease, w.timeline into v_lease, v_timeline
-  from perdure.worker as w
-  where w.worker_id = _fence_any.worker_id
-  for key share;
-  -- a claim that the standby knew is valid here, but what its worker saved since then may be lost
-  if v_timeline is distinct from perdure._timeline() then
-    perform perdure._raise_unregistered(_fence_any.worker_id, v_timeline);
-  end if;
-  -- a frozen client must not hold the fence for longer than its lease, nor than it may be idle anyway
-  v_lease := least(v_lease, nullif(current_setting('idle_in_transaction_session_timeout')::interval, interval '0'));
-  perform set_config('idle_in_transaction_session_timeout', (extract(epoch from v_lease) * 1000)::bigint::text, true);
-  if current_setting('synchronous_commit') = 'off' then  -- what is acknowledged is durable
-    perform set_config('synchronous_commit', coalesce(
-      nullif(nullif(current_setting('perdure.before_beat', true), ''), 'off'), 'local'), true);
-  end if;
-end;
-$$;
-comment on function perdure._fence_any(uuid) is
-'Hold the worker''s own row FOR KEY SHARE until the transaction ends, whatever its isolation.
-Raises PD002 where the worker is not registered, or was so on another timeline.';
-
-create or replace function perdure._fence(worker_id uuid)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform perdure._fence_any(_fence.worker_id);
-  perform perdure._check_isolation();
-end;
-$$;
-comment on function perdure._fence(uuid) is
-'Hold the worker''s own row FOR KEY SHARE until the transaction ends.
-Raises PD002 where the worker is not registered, or was so on another timeline, 55000 outside READ COMMITTED.';
-
-create or replace function perdure.put_workflow(
-  name text,
-  queue text default 'default',
-  timeout interval default null,
-  max_recoveries integer default 10
-)
-returns void
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '5s'
-as $$
-declare
-  v_now constant timestamptz := perdure._now();
-begin
-  perform perdure._check_name('workflow', put_workflow.name);
-  perform perdure._check_name('queue', put_workflow.queue);
-  perform perdure._check_times(null, null, null, put_workflow.timeout);
-  if put_workflow.max_recoveries is null or put_workflow.max_recoveries < 0 then
-    raise exception 'max_recoveries of workflow "%" must not be negative', put_workflow.name
-      using errcode = '22023',
-            detail = format('It is %s.', coalesce(put_workflow.max_recoveries::text, 'null')),
-            hint = 'Pass 0 for runs that no death may repeat; 10 is the default.';
-  end if;
-  insert into perdure.queue as q (name, created_at)
-  select put_workflow.queue, v_now
-  where not exists (select from perdure.queue as k where k.name = put_workflow.queue)
-  on conflict on constraint queue_pkey do nothing;
-  insert into perdure.workflow as w (name, queue, timeout, max_recoveries, registered_at)
-  values (put_workflow.name, put_workflow.queue, put_workflow.timeout, put_workflow.max_recoveries, v_now)
-  on conflict on constraint workflow_pkey do update set
-    queue = excluded.queue,
-    timeout = excluded.timeout,
-    max_recoveries = excluded.max_recoveries,
-    registered_at = excluded.registered_at
-  where (w.queue, w.timeout, w.max_recoveries)
-    is distinct from (excluded.queue, excluded.timeout, excluded.max_recoveries);
-end;
-$$;
-comment on function perdure.put_workflow(text, text, interval, integer) is
-'Make a workflow known, with the queue, time-out and recoveries that its runs get by default; make its queue known.
-Raises 22023 for bad values. Locks the workflow''s row where something changes.';
 
 create or replace function perdure.register_worker(
   queues text[],
@@ -178,12 +43,7 @@ begin
   end if;
   perform perdure._check_name('queue', q.name) from unnest(register_worker.queues) as q (name);
   perform perdure._check_name('workflow', w.name) from unnest(register_worker.workflows) as w (name);
-  insert into perdure.queue as q (name, created_at)
-  select distinct a.name, v_now
-  from unnest(register_worker.queues) as a (name)
-  where not exists (select from perdure.queue as k where k.name = a.name)  -- else it would wait for an open change of it
-  order by a.name
-  on conflict on constraint queue_pkey do nothing;
+  perform perdure._know_queues(register_worker.queues, v_now);
   insert into perdure.workflow as w (name, queue, max_recoveries, registered_at)
   select distinct a.name, register_worker.queues[1], 10, v_now
   from unnest(register_worker.workflows) as a (name)

@@ -1,0 +1,121 @@
+-- Invariant: a run is of a workflow and in a queue that are known by name, unless a setting allows others. What is put
+-- here are defaults: a start may say otherwise, and what is started keeps what it was started with.
+-- Lock order: queue, then workflow, then audit.
+
+create or replace function perdure._know_queues(names text[], now timestamptz)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into perdure.queue (name, created_at)
+  select distinct a.name, _know_queues.now
+  from unnest(_know_queues.names) as a (name)
+  where not exists (select from perdure.queue as q where q.name = a.name)  -- else it would wait for an open change of it
+  order by a.name
+  on conflict on constraint queue_pkey do nothing
+$$;
+comment on function perdure._know_queues(text[], timestamptz) is 'Make queues known that are not.';
+
+create or replace function perdure.put_workflow(
+  name text,
+  queue text default 'default',
+  timeout interval default null,
+  max_recoveries integer default 10
+)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+begin
+  perform perdure._check_name('workflow', put_workflow.name);
+  perform perdure._check_name('queue', put_workflow.queue);
+  perform perdure._check_times(null, null, null, put_workflow.timeout);
+  if put_workflow.max_recoveries is null or put_workflow.max_recoveries < 0 then
+    raise exception 'max_recoveries of workflow "%" must not be negative', put_workflow.name
+      using errcode = '22023',
+            detail = format('It is %s.', coalesce(put_workflow.max_recoveries::text, 'null')),
+            hint = 'Pass 0 for runs that no death may repeat; 10 is the default.';
+  end if;
+  perform perdure._know_queues(array[put_workflow.queue], v_now);
+  insert into perdure.workflow as w (name, queue, timeout, max_recoveries, registered_at)
+  values (put_workflow.name, put_workflow.queue, put_workflow.timeout, put_workflow.max_recoveries, v_now)
+  on conflict on constraint workflow_pkey do update set
+    queue = excluded.queue,
+    timeout = excluded.timeout,
+    max_recoveries = excluded.max_recoveries,
+    registered_at = excluded.registered_at
+  where (w.queue, w.timeout, w.max_recoveries)
+    is distinct from (excluded.queue, excluded.timeout, excluded.max_recoveries);
+end;
+$$;
+comment on function perdure.put_workflow(text, text, interval, integer) is
+'Make a workflow known, with the queue, time-out and recoveries that its runs get by default; make its queue known.
+Raises 22023 for bad values. Locks the workflow''s row where something changes.';
+
+create or replace function perdure.put_queue(name text, retention interval default null)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+begin
+  perform perdure._check_name('queue', put_queue.name);
+  if put_queue.retention < interval '0' then
+    raise exception 'retention of queue "%" must not be negative', put_queue.name
+      using errcode = '22023',
+            hint = 'Pass an interval such as ''7 days'', or null to keep them.';
+  end if;
+  insert into perdure.queue as q (name, retention, created_at)
+  values (put_queue.name, put_queue.retention, v_now)
+  on conflict on constraint queue_pkey do update set retention = excluded.retention;
+  perform perdure._audit('put_queue', null, null,
+    jsonb_build_object('name', put_queue.name, 'retention', put_queue.retention));
+end;
+$$;
+comment on function perdure.put_queue(text, interval) is
+'Make a queue, or note how long its ended runs are to be kept; nothing removes them yet. It is audited each time.
+Raises 22023 for a bad name or a negative retention. Locks the queue''s row.';
+
+create or replace function perdure._default_of(workflow text, queue text)
+returns perdure.workflow
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_workflow perdure.workflow;
+begin
+  perform perdure._check_name('workflow', _default_of.workflow);
+  select w.* into v_workflow from perdure.workflow as w where w.name = _default_of.workflow;
+  if not found then
+    if not perdure._read_setting('allow_unknown_names')::boolean then
+      perform perdure._raise_unknown(
+        'workflow', _default_of.workflow, array(select w.name from perdure.workflow as w));
+    end if;
+    v_workflow.name := _default_of.workflow;
+    v_workflow.queue := 'default';
+    v_workflow.max_recoveries := 10;
+  end if;
+  if _default_of.queue is not null then
+    perform perdure._check_name('queue', _default_of.queue);
+    if not exists (select from perdure.queue as q where q.name = _default_of.queue)
+      and not perdure._read_setting('allow_unknown_names')::boolean then
+      perform perdure._raise_unknown('queue', _default_of.queue, array(select q.name from perdure.queue as q));
+    end if;
+    v_workflow.queue := _default_of.queue;
+  end if;
+  return v_workflow;
+end;
+$$;
+comment on function perdure._default_of(text, text) is
+'Find a workflow''s defaults, with the queue asked for. Raises 22023 for unknown names.';
