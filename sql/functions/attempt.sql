@@ -100,12 +100,11 @@ set enable_seqscan = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_locked jsonb;
   v_held uuid[];
+  v_locked jsonb;
   v_exhausted jsonb;
 begin
-  select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
-  into v_locked, v_held
+  select l.held, l.answers into v_held, v_locked
   from perdure._lock_runs(fail_steps.worker_id, fail_steps.tries, true) as l;
 
   perform perdure._record_tries(fail_steps.tries, v_held, v_now);

@@ -24,8 +24,10 @@ as $$
 $$;
 comment on function perdure._checkpoint(perdure.step) is 'Show a checkpoint as the object that a worker reads.';
 
-create or replace function perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean)
-returns table (run_id uuid, answer text)
+create or replace function perdure._lock_runs(
+  worker_id uuid, claims jsonb, is_shared boolean, out held uuid[], out answers jsonb
+)
+returns record
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -34,7 +36,6 @@ declare
   v_claims jsonb;
   v_run_ids uuid[];
   v_is_mixed boolean;
-  v_held uuid[];
 begin
   perform perdure._check_array('the batch', _lock_runs.claims);
   perform perdure._fence(_lock_runs.worker_id);
@@ -49,7 +50,7 @@ begin
     raise exception 'a batch names a run by two claims' using errcode = '22023', hint = 'Send them in two calls.';
   end if;
   if _lock_runs.is_shared then
-    select array_agg(l.run_id) into v_held
+    select array_agg(l.run_id) into held
     from (
       select d.run_id
       from perdure.dispatch as d
@@ -60,7 +61,7 @@ begin
       for key share skip locked
     ) as l;
   else
-    select array_agg(l.run_id) into v_held
+    select array_agg(l.run_id) into held
     from (
       select d.run_id
       from perdure.dispatch as d
@@ -72,29 +73,26 @@ begin
     ) as l;
   end if;
 
-  return query
-  select h.run_id, 'held' from unnest(v_held) as h (run_id);
   -- a later statement, hence a later snapshot: what was not got is judged by what is committed now
-  return query
-  select
-    a.run_id,
-    case
-      when o.claim::text = v_claims ->> a.run_id::text then 'done'
-      when d.claim::text is distinct from v_claims ->> a.run_id::text then 'lost'
-      when d.worker_id is null then 'done'
-      when d.worker_id = _lock_runs.worker_id then 'busy'
-      else 'lost'
-    end
+  select coalesce(jsonb_object_agg(a.run_id, case
+    when o.claim::text = v_claims ->> a.run_id::text then 'done'
+    when d.claim::text is distinct from v_claims ->> a.run_id::text then 'lost'
+    when d.worker_id is null then 'done'
+    when d.worker_id = _lock_runs.worker_id then 'busy'
+    else 'lost'
+  end), '{}') into answers
   from unnest(v_run_ids) as a (run_id)
   left join perdure.dispatch as d on d.run_id = a.run_id
   left join perdure.outcome as o on o.run_id = a.run_id
-  where a.run_id <> all(coalesce(v_held, '{}'));
+  where a.run_id <> all(coalesce(held, '{}'));
+  answers := answers || coalesce((select jsonb_object_agg(h.run_id, 'held') from unnest(held) as h (run_id)), '{}');
 end;
 $$;
 comment on function perdure._lock_runs(uuid, jsonb, boolean) is
 'Take the fence, then lock the dispatch rows that a worker holds by these claims, in order, without waiting.
-claims is an array of objects with run_id and claim. Returns for each: held (locked now), done (this claim let go of the
-run or ended it), busy (somebody holds the row for a moment: send again) or lost. is_shared takes FOR KEY SHARE.';
+claims is an array of objects with run_id and claim. Returns the runs that are locked now, and an object with an answer
+for each: held (locked now), done (this claim let go of the run or ended it), busy (somebody holds the row for a moment:
+send again) or lost. is_shared takes FOR KEY SHARE. Raises PD002, 22023 for a batch that names a run by two claims, 55000.';
 
 create or replace function perdure._note_progress(run_ids uuid[])
 returns void
@@ -195,20 +193,29 @@ comment on function perdure._insert_saves(jsonb, uuid[]) is
 'Insert the checkpoints of runs whose dispatch rows the caller holds.
 Returns those that were new. Raises PD010 for a too large one. Sets recoveries to 0 where one was new.';
 
-create or replace function perdure._flat_saves(batch jsonb, run_ids uuid[])
-returns jsonb
-language sql
-immutable
-parallel safe
+create or replace function perdure._lock_and_save(worker_id uuid, batch jsonb, out held uuid[], out answers jsonb)
+returns record
+language plpgsql
+volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_agg(s.save || jsonb_build_object('run_id', a.run_id))
-  from jsonb_to_recordset(_flat_saves.batch) as a (run_id uuid, saves jsonb)
+declare
+  v_saves jsonb;
+begin
+  select l.held, l.answers into held, answers
+  from perdure._lock_runs(_lock_and_save.worker_id, _lock_and_save.batch, false) as l;
+  select jsonb_agg(s.save || jsonb_build_object('run_id', a.run_id)) into v_saves
+  from jsonb_to_recordset(_lock_and_save.batch) as a (run_id uuid, saves jsonb)
   cross join lateral jsonb_array_elements(a.saves) as s (save)
-  where a.run_id = any(_flat_saves.run_ids) and jsonb_typeof(a.saves) = 'array'
+  where a.run_id = any(held) and jsonb_typeof(a.saves) = 'array';
+  if v_saves is not null then
+    perform perdure._insert_saves(v_saves, held);
+  end if;
+end;
 $$;
-comment on function perdure._flat_saves(jsonb, uuid[]) is
-'Take the last saves that suspensions, ends and releases carry with them; null where there are none.';
+comment on function perdure._lock_and_save(uuid, jsonb) is
+'Begin what lets go of runs: lock them as _lock_runs does, alone, and insert the last saves that the batch carries.
+Returns and raises as _lock_runs does, and raises as _insert_saves does.';
 
 create or replace function perdure.save_steps(worker_id uuid, saves jsonb)
 returns table (
@@ -232,14 +239,11 @@ set enable_mergejoin = off
 set enable_seqscan = off
 as $$
 declare
-  v_locked jsonb;
   v_held uuid[];
+  v_locked jsonb;
   v_new jsonb;
 begin
-  select
-    jsonb_object_agg(l.run_id, l.answer) filter (where l.answer <> 'held'),
-    array_agg(l.run_id) filter (where l.answer = 'held')
-  into v_locked, v_held
+  select l.held, l.answers into v_held, v_locked
   from perdure._lock_runs(save_steps.worker_id, save_steps.saves, true) as l;
   select jsonb_object_agg(i.run_id::text || '/' || i.key, true) into v_new
   from perdure._insert_saves(save_steps.saves, v_held) as i;

@@ -61,17 +61,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_limit constant bigint := perdure._payload_limit();
-  v_locked jsonb;
   v_held uuid[];
-  v_saves jsonb;
+  v_locked jsonb;
 begin
-  select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
-  into v_locked, v_held
-  from perdure._lock_runs(_end_claimed.worker_id, _end_claimed.ends, false) as l;
-  v_saves := perdure._flat_saves(_end_claimed.ends, v_held);
-  if v_saves is not null then
-    perform perdure._insert_saves(v_saves, v_held);
-  end if;
+  select l.held, l.answers into v_held, v_locked
+  from perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends) as l;
   perform perdure._check_payload('result', coalesce(a.result, a.error))
   from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb, error jsonb)
   where pg_column_size(a.result) > v_limit or pg_column_size(a.error) > v_limit;
@@ -157,17 +151,11 @@ set enable_seqscan = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_locked jsonb;
   v_held uuid[];
-  v_saves jsonb;
+  v_locked jsonb;
 begin
-  select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
-  into v_locked, v_held
-  from perdure._lock_runs(release_runs.worker_id, release_runs.releases, false) as l;
-  v_saves := perdure._flat_saves(release_runs.releases, v_held);
-  if v_saves is not null then
-    perform perdure._insert_saves(v_saves, v_held);
-  end if;
+  select l.held, l.answers into v_held, v_locked
+  from perdure._lock_and_save(release_runs.worker_id, release_runs.releases) as l;
 
   insert into perdure.act (run_id, act_id, act, reason, asked_by, asked_at, applied_at, answer)
   select a.run_id, perdure._uuid7(v_now), 'pause', left(a.pause_reason, 10000), perdure._caller(), v_now, v_now, 'accepted'

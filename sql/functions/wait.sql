@@ -243,19 +243,13 @@ set enable_seqscan = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_locked jsonb;
   v_held uuid[];
-  v_saves jsonb;
+  v_locked jsonb;
   v_answered jsonb;
 begin
   perform perdure._check_waits(suspend_runs.suspensions, suspend_runs.keep);
-  select jsonb_object_agg(l.run_id, l.answer), array_agg(l.run_id) filter (where l.answer = 'held')
-  into v_locked, v_held
-  from perdure._lock_runs(suspend_runs.worker_id, suspend_runs.suspensions, false) as l;
-  v_saves := perdure._flat_saves(suspend_runs.suspensions, v_held);
-  if v_saves is not null then
-    perform perdure._insert_saves(v_saves, v_held);
-  end if;
+  select l.held, l.answers into v_held, v_locked
+  from perdure._lock_and_save(suspend_runs.worker_id, suspend_runs.suspensions) as l;
 
   v_answered := perdure._look(suspend_runs.suspensions, v_held, suspend_runs.keep, v_now);
 
