@@ -54,7 +54,6 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_limit constant bigint := perdure._payload_limit();
   v_recorded uuid[];
 begin
   perform perdure._check_saves(_record_tries.tries);
@@ -65,9 +64,6 @@ begin
     raise exception 'a failed try needs its number and its error'
       using errcode = '22023', hint = 'Pass attempt, from 1, and error as {"type": "...", "message": "..."}.';
   end if;
-  perform perdure._check_payload('error', a.error)
-  from jsonb_to_recordset(_record_tries.tries) as a (error jsonb)
-  where pg_column_size(a.error) > v_limit;
   with recorded as (
     insert into perdure.step_attempt as t (run_id, key, attempt, error, started_at, failed_at, retry_at)
     select

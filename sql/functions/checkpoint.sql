@@ -123,9 +123,9 @@ declare
   v_limit constant bigint := perdure._payload_limit();
   v_bad text;
 begin
-  perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.result, s.error))
+  perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.error, s.result))
   from jsonb_to_recordset(_check_saves.saves) as s (key text, result jsonb, error jsonb)
-  where pg_column_size(s.result) > v_limit or pg_column_size(s.error) > v_limit;
+  where pg_column_size(coalesce(s.error, s.result)) > v_limit;  -- of the two the error is kept
   -- A constraint would refuse most of it too, but by a detail with the whole row, whose payload then stands in the log.
   -- An ordinal is counted on from in claims of many runs. Waits and cancels are the engine's alone to record.
   select format('%s of step "%s"', v.what, left(v.key, 200)) into v_bad

@@ -66,9 +66,10 @@ declare
 begin
   select l.held, l.answers into v_held, v_locked
   from perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends) as l;
-  perform perdure._check_payload('result', coalesce(a.result, a.error))
+  perform perdure._check_payload('result', p.value)
   from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb, error jsonb)
-  where pg_column_size(a.result) > v_limit or pg_column_size(a.error) > v_limit;
+  cross join lateral (values (a.result), (a.error)) as p (value)
+  where pg_column_size(p.value) > v_limit;
 
   -- look: an act that was asked first decides how the run ends
   perform perdure._apply_acts(v_held);

@@ -75,6 +75,17 @@ def test_an_error_has_the_limit_of_a_result(database: Database, conn: Connection
     assert caught.value.sqlstate == "PD010"
 
 
+@pytest.mark.parametrize("function", ["save_steps", "fail_steps", "complete_runs", "fail_runs"])
+def test_an_error_beside_a_result_has_the_limit_too(database: Database, conn: Connection, function: str) -> None:
+    conn.execute("select perdure.put_setting('payload_hard_limit', '1000')")
+    worker, held = a_run(database)
+    both = held.named(**held.save("a", 1), attempt=1, error={"type": "Huge", "message": "x" * 2000})
+    argument = {"save_steps": "saves", "fail_steps": "tries"}.get(function, "ends")
+    with pytest.raises(psycopg.Error) as caught:
+        worker.call(function, **{argument: [both]})
+    assert caught.value.sqlstate == "PD010"
+
+
 def test_what_somebody_holds_at_the_head_hides_nobody_behind_it(database: Database, conn: Connection) -> None:
     worker, first = a_run(database)
     start(conn)
