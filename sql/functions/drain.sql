@@ -2,7 +2,7 @@
 -- whatever is told is looked at by somebody, later than it was told.
 -- Lock order: dispatch by run_id without waiting, then the wakes of the rows got, then inserts.
 
-create or replace function perdure._end_by_act(run_id uuid, act text, status text)
+create or replace function perdure._end_by_act(run_id uuid, status text)
 returns void
 language sql
 volatile
@@ -11,9 +11,9 @@ as $$
   select perdure._end_runs(jsonb_build_array(jsonb_build_object(
     'run_id', _end_by_act.run_id,
     'status', _end_by_act.status,
-    'error', perdure._reason_error(_end_by_act.run_id, _end_by_act.act, _end_by_act.status))))
+    'error', perdure._reason_error(_end_by_act.run_id, _end_by_act.status))))
 $$;
-comment on function perdure._end_by_act(uuid, text, text) is 'End one run as an act asks, with the reason given for it.';
+comment on function perdure._end_by_act(uuid, text) is 'End one run as an act asks, with the reason given for it.';
 
 create or replace function perdure._apply_act(run_id uuid, act text, grace interval, now timestamptz)
 returns text
@@ -35,12 +35,12 @@ begin
 
   case _apply_act.act
     when 'terminate' then
-      perform perdure._end_by_act(_apply_act.run_id, 'terminate', 'terminated');
+      perform perdure._end_by_act(_apply_act.run_id, 'terminated');
     when 'cancel' then
       if exists (  -- it never began, so there is nothing to clean up
         select from perdure.dispatch as d where d.run_id = _apply_act.run_id and d.begun_at is null
       ) then
-        perform perdure._end_by_act(_apply_act.run_id, 'cancel', 'cancelled');
+        perform perdure._end_by_act(_apply_act.run_id, 'cancelled');
       else
         update perdure.dispatch as d
         set

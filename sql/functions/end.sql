@@ -37,7 +37,7 @@ comment on function perdure._end_runs(jsonb) is
 'End runs whose dispatch rows the caller holds, and wake those that replace them.
 ends is an array of objects with run_id, status, and result or error; nothing happens for null.';
 
-create or replace function perdure._reason_error(run_id uuid, act text, status text)
+create or replace function perdure._reason_error(run_id uuid, status text)
 returns jsonb
 language sql
 stable
@@ -46,12 +46,14 @@ as $$
   select jsonb_build_object('type', _reason_error.status, 'message', (
     select a.reason
     from perdure.act as a
-    where a.run_id = _reason_error.run_id and a.act = _reason_error.act and _reason_error.status <> 'timed_out'
+    where a.run_id = _reason_error.run_id
+      and a.act = case _reason_error.status when 'cancelled' then 'cancel' when 'terminated' then 'terminate' end
       and (a.answer = 'accepted' or a.answer is null)  -- null: the one that is being applied
     order by a.applied_at desc nulls first, a.asked_at
     limit 1))
 $$;
-comment on function perdure._reason_error(uuid, text, text) is 'Make the error of a run that an act ended, with the reason given.';
+comment on function perdure._reason_error(uuid, text) is
+'Make the error of a run that an act or its deadline ended, with the reason given for the act.';
 
 create or replace function perdure._end_claimed(worker_id uuid, ends jsonb, status text)
 returns table (run_id uuid, answer text)
@@ -80,7 +82,7 @@ begin
       'result', a.result,
       'error', case
         when d.cancel is null then coalesce(a.error, jsonb_build_object('type', 'unknown', 'message', null))
-        else perdure._reason_error(d.run_id, 'cancel', d.cancel) || jsonb_strip_nulls(jsonb_build_object('raised', a.error))
+        else perdure._reason_error(d.run_id, d.cancel) || jsonb_strip_nulls(jsonb_build_object('raised', a.error))
       end))
     from jsonb_to_recordset(_end_claimed.ends) as a (run_id uuid, result jsonb, error jsonb)
     inner join perdure.dispatch as d on d.run_id = a.run_id

@@ -9,21 +9,21 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_grace constant timestamptz := _end_overdue.now + interval '5 minutes';
+  v_ends_at constant timestamptz := _end_overdue.now + interval '5 minutes';
 begin
-  -- without a claim it never began, with cancel set its grace is over: nothing to clean up any more
+  -- one that never began has nothing to clean up, and with cancel set the grace is over
   perform perdure._end_runs((
     select jsonb_agg(jsonb_build_object(
       'run_id', d.run_id,
       'status', coalesce(d.cancel, 'timed_out'),
-      'error', perdure._reason_error(d.run_id, 'cancel', coalesce(d.cancel, 'timed_out'))))
+      'error', perdure._reason_error(d.run_id, coalesce(d.cancel, 'timed_out'))))
     from perdure.dispatch as d
     where d.run_id = any(_end_overdue.run_ids) and (d.begun_at is null or d.cancel is not null)
   ));
   update perdure.dispatch as d
   set
     cancel = 'timed_out',
-    ends_at = v_grace,
+    ends_at = v_ends_at,
     is_paused = false,
     ready_at = _end_overdue.now,
     told_at = case when d.worker_id is not null then _end_overdue.now end
