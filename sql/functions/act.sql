@@ -117,6 +117,21 @@ $$;
 comment on function perdure._ask_one(uuid, text, text, interval) is
 'Ask an act of one run. Raises PD001, PD003 and PD009 by the table act_rules.';
 
+create or replace function perdure._accepted_act(run_id uuid, act text)
+returns perdure.act
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select a
+  from perdure.act as a
+  where a.run_id = _accepted_act.run_id and a.act = _accepted_act.act and a.answer = 'accepted'
+  order by a.applied_at desc, a.act_id desc
+  limit 1
+$$;
+comment on function perdure._accepted_act(uuid, text) is
+'Find the act of this kind that was applied to a run last: before a retry there may have been others.';
+
 create or replace function perdure._raise_refused(run_id uuid, act text, error text, state text)
 returns void
 language plpgsql

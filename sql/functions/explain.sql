@@ -11,13 +11,10 @@ as $$
     when _since.run.state = 'running' then _since.run.claimed_at
     when _since.run.state = 'ready' then _since.run.ready_at
     when _since.run.state = 'scheduled' then _since.run.created_at
-    when _since.run.state in ('paused', 'cancelling') then coalesce((
-      select max(a.applied_at)
-      from perdure.act as a
-      where a.run_id = _since.run.run_id
-        and a.answer = 'accepted'
-        and a.act = case _since.run.state when 'paused' then 'pause' else 'cancel' end
-    ), _since.run.claimed_at)
+    when _since.run.state in ('paused', 'cancelling') then coalesce((perdure._accepted_act(
+      _since.run.run_id,
+      case when _since.run.state = 'paused' then 'pause' when _since.run.cancel = 'cancelled' then 'cancel' end
+    )).applied_at, _since.run.claimed_at)
     else greatest(  -- it was suspended right after the last thing that it did
       _since.run.created_at,
       _since.run.claimed_at,

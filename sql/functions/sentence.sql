@@ -108,13 +108,8 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_act perdure.act;
+  v_act constant perdure.act := perdure._accepted_act(_explain_pause.run.run_id, 'pause');
 begin
-  select a.* into v_act
-  from perdure.act as a
-  where a.run_id = _explain_pause.run.run_id and a.act = 'pause' and a.answer = 'accepted'
-  order by a.applied_at desc, a.act_id desc
-  limit 1;
   return next format('It was paused by "%s"%s.', v_act.asked_by, perdure._because(v_act.reason));
   return next format('To let it go on: select perdure.resume(%L);', _explain_pause.run.run_id);
 end;
@@ -128,13 +123,8 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_act perdure.act;
+  v_act constant perdure.act := perdure._accepted_act(_explain_cancel.run.run_id, 'cancel');
 begin
-  select a.* into v_act
-  from perdure.act as a
-  where a.run_id = _explain_cancel.run.run_id and a.act = 'cancel' and a.answer = 'accepted'
-  order by a.asked_at
-  limit 1;
   return next case
     when _explain_cancel.run.cancel = 'timed_out' then 'Its deadline has passed'
     else format('"%s" asked it to end%s', v_act.asked_by, perdure._because(v_act.reason))

@@ -124,12 +124,8 @@ begin
     select
       d.run_id, '~cancel', 'cancel',
       (select coalesce(max(p.ordinal), 0) + 1 from perdure.step as p where p.run_id = d.run_id),
-      jsonb_build_object('status', d.cancel, 'reason', (
-        select a.reason
-        from perdure.act as a
-        where a.run_id = d.run_id and a.act = 'cancel' and a.answer = 'accepted' and d.cancel = 'cancelled'
-        order by a.applied_at desc
-        limit 1)),
+      jsonb_build_object('status', d.cancel, 'reason',
+        case when d.cancel = 'cancelled' then (perdure._accepted_act(d.run_id, 'cancel')).reason end),
       _deliver_cancels.now
     from perdure.dispatch as d
     where d.run_id = any(_deliver_cancels.run_ids) and d.cancel is not null

@@ -202,6 +202,22 @@ def test_a_cancelled_run_tells_how_long_it_may_clean_up(database: Database, stop
     assert "To end it now, without clean-up: select perdure.terminate('R');" in said
 
 
+def test_a_run_that_was_cancelled_in_a_former_life_tells_who_asked_this_time(
+    database: Database, stopped: Connection
+) -> None:
+    worker, held = a_run(database)
+    act(stopped, "cancel", held.run_id, reason="the first time")
+    worker.complete(held)
+    database.clock.advance(hours=1)
+    act(stopped, "retry", held.run_id)
+    worker.suspend(worker.claim_one(), wait("paid"))
+    act(stopped, "cancel", held.run_id, reason="the second time")
+    drain(stopped)
+    said = explain(stopped, held.run_id)
+    assert "is cancelling since T (now)." in said
+    assert "asked it to end: the second time; it has not heard of it yet" in said
+
+
 def test_a_run_past_its_deadline_says_so(database: Database, stopped: Connection) -> None:
     worker, held = a_run(database, timeout=timedelta(minutes=1))
     worker.suspend(held, wait("paid"))
