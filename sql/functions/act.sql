@@ -98,7 +98,8 @@ begin
 end;
 $$;
 comment on function perdure._ask(uuid[], text, text, interval) is
-'Judge an act by what the caller sees and insert it where it is accepted. Raises 22023 for a negative grace.';
+'Judge an act by what the caller sees and insert it where it is accepted.
+Raises 22023 for a negative grace or a reason beyond 10,000 characters.';
 
 create or replace function perdure._ask_one(run_id uuid, act text, reason text, grace interval)
 returns text
@@ -115,7 +116,7 @@ begin
 end;
 $$;
 comment on function perdure._ask_one(uuid, text, text, interval) is
-'Ask an act of one run. Raises PD001, PD003 and PD009 by the table act_rules.';
+'Ask an act of one run. Raises as _ask does, and PD001, PD003 and PD009 by the table act_rules.';
 
 create or replace function perdure._accepted_act(run_id uuid, act text)
 returns perdure.act
@@ -173,7 +174,8 @@ as $$ select perdure._ask_one(cancel.run_id, 'cancel', cancel.reason, cancel.gra
 comment on function perdure.cancel(uuid, text, interval) is
 'Ask a run to end: it is told at its next await, and may clean up until the grace has passed.
 A run that no worker ever took ends as soon as anybody ticks or claims. Returns accepted, duplicate or finished.
-Raises PD001 for an unknown run, 22023 for a negative grace. Locks nothing of the run.';
+Raises PD001 for an unknown run, 22023 for a negative grace or a reason beyond 10,000 characters.
+Locks nothing of the run.';
 
 create or replace function perdure.cancel_many(
   run_ids uuid[], reason text default null, grace interval default '5 minutes'
@@ -188,7 +190,7 @@ as $$
   select a.run_id, a.answer from perdure._ask(cancel_many.run_ids, 'cancel', cancel_many.reason, cancel_many.grace) as a
 $$;
 comment on function perdure.cancel_many(uuid[], text, interval) is
-'Ask many runs to end. Returns accepted, duplicate, finished or unknown for each. Raises 22023 for a negative grace.';
+'Ask many runs to end. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as cancel does.';
 
 create or replace function perdure.terminate(run_id uuid, reason text default null)
 returns text
@@ -200,7 +202,8 @@ set lock_timeout = '5s'
 as $$ select perdure._ask_one(terminate.run_id, 'terminate', terminate.reason, null) $$;
 comment on function perdure.terminate(uuid, text) is
 'End a run without any clean-up.
-Returns accepted, duplicate or finished. Raises PD001 for an unknown run. Locks nothing of the run.';
+Returns accepted, duplicate or finished. Raises PD001 for an unknown run, 22023 for a reason beyond 10,000 characters.
+Locks nothing of the run.';
 
 create or replace function perdure.terminate_many(run_ids uuid[], reason text default null)
 returns table (run_id uuid, answer text)
@@ -213,7 +216,8 @@ as $$
   select a.run_id, a.answer from perdure._ask(terminate_many.run_ids, 'terminate', terminate_many.reason, null) as a
 $$;
 comment on function perdure.terminate_many(uuid[], text) is
-'End many runs without any clean-up. Returns accepted, duplicate, finished or unknown for each.';
+'End many runs without any clean-up. Returns accepted, duplicate, finished or unknown for each.
+Raises 22023 as terminate does.';
 
 create or replace function perdure.pause(run_id uuid, reason text default null)
 returns text
@@ -226,7 +230,8 @@ as $$ select perdure._ask_one(pause.run_id, 'pause', pause.reason, null) $$;
 comment on function perdure.pause(uuid, text) is
 'Keep a run from going on until it is resumed.
 A worker that holds it hears of it at its next beat, begins no further step, and lets go once those in flight are saved.
-Returns accepted or duplicate. Raises PD001 for an unknown run, PD003 for an ended one. Locks nothing of the run.';
+Returns accepted or duplicate. Raises PD001 for an unknown run, PD003 for an ended one, 22023 for a reason beyond 10,000
+characters. Locks nothing of the run.';
 
 create or replace function perdure.pause_many(run_ids uuid[], reason text default null)
 returns table (run_id uuid, answer text)
@@ -237,7 +242,7 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$ select a.run_id, a.answer from perdure._ask(pause_many.run_ids, 'pause', pause_many.reason, null) as a $$;
 comment on function perdure.pause_many(uuid[], text) is
-'Pause many runs. Returns accepted, duplicate, finished or unknown for each.';
+'Pause many runs. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as pause does.';
 
 create or replace function perdure.resume(run_id uuid, reason text default null)
 returns text
@@ -249,8 +254,7 @@ set lock_timeout = '5s'
 as $$ select perdure._ask_one(resume.run_id, 'resume', resume.reason, null) $$;
 comment on function perdure.resume(uuid, text) is
 'Let a paused run go on, with a fresh budget of recoveries.
-Returns accepted, or duplicate where it is not paused. Raises PD001 for an unknown run, PD003 for an ended one.
-Locks nothing of the run.';
+Returns accepted, or duplicate where it is not paused. Raises as pause does. Locks nothing of the run.';
 
 create or replace function perdure.resume_many(run_ids uuid[], reason text default null)
 returns table (run_id uuid, answer text)
@@ -261,4 +265,4 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$ select a.run_id, a.answer from perdure._ask(resume_many.run_ids, 'resume', resume_many.reason, null) as a $$;
 comment on function perdure.resume_many(uuid[], text) is
-'Resume many paused runs. Returns accepted, duplicate, finished or unknown for each.';
+'Resume many paused runs. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as pause does.';

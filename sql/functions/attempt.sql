@@ -81,7 +81,7 @@ end;
 $$;
 comment on function perdure._record_tries(jsonb, uuid[], timestamptz) is
 'Insert failed tries of runs whose dispatch rows the caller holds, each with the decision about the next one.
-Raises PD010 for a too large error.';
+Raises as _check_saves does, and 22023 for a policy out of range.';
 
 create or replace function perdure.fail_steps(worker_id uuid, tries jsonb)
 returns table (run_id uuid, key text, attempt integer, answer text, retry_at timestamptz, checkpoint jsonb)
@@ -147,4 +147,4 @@ of the error''s classes, retry_after in seconds) and policy (max_attempts, delay
 optional: fingerprint (hex), started_at. Returns for each: retry (at retry_at); exhausted (the error is saved as the
 step''s checkpoint, which comes back as in read_steps); busy (send again alone); lost (drop the run). The same try again
 gets the same answer.
-Raises PD002 where the worker is not registered, 22023 for a policy out of range. Locks as save_steps does.';
+Raises and locks as save_steps does; 22023 also for a policy out of range.';

@@ -191,7 +191,7 @@ end;
 $$;
 comment on function perdure._insert_saves(jsonb, uuid[]) is
 'Insert the checkpoints of runs whose dispatch rows the caller holds.
-Returns those that were new. Raises PD010 for a too large one. Sets recoveries to 0 where one was new.';
+Returns those that were new. Raises as _check_saves does. Sets recoveries to 0 where one was new.';
 
 create or replace function perdure._lock_and_save(worker_id uuid, batch jsonb, out held uuid[], out answers jsonb)
 returns record
@@ -273,8 +273,9 @@ comment on function perdure.save_steps(uuid, jsonb) is
 saves is an array of objects with run_id, claim, key, kind, ordinal, and result or error; optional: name, fingerprint
 (hex), attempt, started_at. Returns for each: saved; on_record (it was saved before); busy (send again alone); lost (drop
 the run). With the first two comes what is on record: result, error, ordinal, kind, fingerprint (hex), saved_at.
-Raises PD002 where the worker is not registered, PD010 for a too large result. Locks the worker''s row and the runs'' dispatch
-rows shared, without waiting.';
+Raises PD002 where the worker is not registered, 22023 for what is not complete or names a run by two claims, PD010 for
+a too large result, 55000 outside READ COMMITTED. Locks the worker''s row and the runs'' dispatch rows shared, without
+waiting.';
 
 create or replace function perdure.save_transaction_step(worker_id uuid, save jsonb)
 returns jsonb
@@ -316,8 +317,9 @@ end;
 $$;
 comment on function perdure.save_transaction_step(uuid, jsonb) is
 'Save a checkpoint in the user''s own transaction, so that the step''s writes and its checkpoint are one commit.
-save is one object as save_steps takes it. Returns the checkpoint, as in read_steps. Raises PD002 where the claim is lost or the step on record,
-40001 or 55P03 where the row is being changed: roll back, ask worker_runs, and run the step again from its beginning.
+save is one object as save_steps takes it. Returns the checkpoint, as in read_steps.
+Raises PD002 where the claim is lost or the step on record, 22023 and PD010 as save_steps does, 40001 or 55P03 where the
+row is being changed: roll back, ask worker_runs, and run the step again from its beginning.
 Locks the worker''s row and the run''s dispatch row shared until the transaction ends; waits for them 2 s at most. Not for a
 transaction that will be prepared (PREPARE TRANSACTION): until that one ends its worker cannot be declared dead, and nobody
 takes over any of its runs.';

@@ -309,5 +309,5 @@ read_steps returns them, up to 256 kB; has_more: fetch the rest with read_steps.
 first claim, where its own clock starts. deadline is when the run will be told to
 end, cancel is set once it was. Execute nothing until the commit is acknowledged. On hold it brings nothing.
 After a lost answer ask worker_runs and give back with release_runs what is held unknown: the same call claims other runs.
-Raises PD002 where the worker is not registered, 22023 for a bad max_runs. Locks the worker''s row shared, the runs''
-dispatch rows without waiting.';
+Raises PD002 where the worker is not registered, 22023 for a bad max_runs, 55000 outside READ COMMITTED. Locks the
+worker''s row shared, the runs'' dispatch rows without waiting.';

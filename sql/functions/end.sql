@@ -102,7 +102,7 @@ begin
 end;
 $$;
 comment on function perdure._end_claimed(uuid, jsonb, text) is
-'End runs that the worker holds as completed or failed, or as an act that came first says.';
+'End runs that the worker holds as completed or failed, or as an act that came first says. Raises as save_steps does.';
 
 create or replace function perdure.complete_runs(worker_id uuid, ends jsonb)
 returns table (run_id uuid, answer text)
@@ -122,8 +122,7 @@ comment on function perdure.complete_runs(uuid, jsonb) is
 ends is an array of objects with run_id, claim, result and saves (the run''s last, as in save_steps). Returns for each:
 done; cancelled, timed_out or terminated where that came first; busy (send again alone); lost (drop the run). The same
 call again gets the same answer.
-Raises PD002 where the worker is not registered, PD010 for a too large result. Locks the worker''s row shared, the
-dispatch rows without waiting.';
+Raises as save_steps does. Locks the worker''s row shared, the dispatch rows without waiting.';
 
 create or replace function perdure.fail_runs(worker_id uuid, ends jsonb)
 returns table (run_id uuid, answer text)
@@ -187,4 +186,4 @@ comment on function perdure.release_runs(uuid, jsonb) is
 'Give runs back, unfinished: another worker may take them at once. It counts as no death.
 releases is an array of objects with run_id, claim, saves (the run''s last, as in save_steps) and, to pause the run,
 pause_reason. Returns for each: done, busy (send again alone) or lost (drop the run).
-Raises PD002 where the worker is not registered. Locks the worker''s row shared, the dispatch rows without waiting.';
+Raises as save_steps does. Locks the worker''s row shared, the dispatch rows without waiting.';

@@ -132,7 +132,8 @@ saved; claims under way at that moment may still bring runs, which they give bac
 signal. To be called before workers come back to a database restored in place; at_risk() lists what to look at. For a
 server that was restored as files set perdure.hold to a reason in postgresql.conf, or with ALTER DATABASE, before it
 starts: that works before anybody can connect. Again with another reason: the reason is replaced.
-Returns nothing. Raises 22023 without a reason. Locks the row of the install.';
+Returns nothing. Raises 22023 without a reason, 55P03 after 5 s behind an open hold or adoption. Locks the row of the
+install.';
 
 create or replace function perdure._check_no_hold_setting()
 returns void

@@ -167,5 +167,6 @@ end;
 $$;
 comment on function perdure.retry_many(uuid[], text) is
 'Let many ended runs go on from where they stopped.
-Returns accepted, duplicate, illegal (unfinished or completed) or unknown for each; illegal also for what the same call
-retried before, when it is made again after a lost answer. Locks the runs'' outcomes.';
+Returns accepted, duplicate, illegal (unfinished or completed, or its key names an unfinished run by now) or unknown for
+each; illegal also for what the same call retried before, when it is made again after a lost answer. Raises 55P03 as
+retry does. Locks the runs'' outcomes.';

@@ -55,4 +55,4 @@ $$;
 comment on function perdure.put_setting(text, jsonb, text) is
 'Change a setting of the install; audited each time, also when nothing changes.
 Raises 22023 for an unknown setting, a value of another JSON type, or a limit that is not a whole number from 1 byte to
-64 MB. Locks the setting''s row.';
+64 MB, 55P03 after 5 s behind an open transaction that puts it too. Locks the setting''s row.';

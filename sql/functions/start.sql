@@ -34,7 +34,7 @@ begin
 end;
 $$;
 comment on function perdure._check_start(text, integer, jsonb, jsonb) is
-'Refuse options of a start that no run can have. Raises 22023.';
+'Refuse options of a start that no run can have. Raises 22023 and PD010.';
 
 create or replace function perdure._check_times(
   start_at timestamptz,

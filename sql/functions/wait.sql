@@ -295,4 +295,5 @@ Returns for each: suspended (the claim is given up); answered (checkpoint is the
 cancel; the claim is kept, go on); retry_due (a retry is due, nothing is saved, the claim is kept); waiting (with keep:
 nothing yet); done (this claim suspended it before); ended; busy (send again alone); lost.
 keep: only look, for a run with steps in flight.
-Raises PD002 where the worker is not registered, 22023 for waits that nothing could end. Locks the worker''s row shared, the dispatch rows without waiting.';
+Raises as save_steps does, 22023 also for waits that nothing could end. Locks the worker''s row shared, the dispatch
+rows without waiting.';

@@ -70,7 +70,8 @@ comment on function perdure.register_worker(text[], text[], text, text, interval
 is_direct: this session holds an advisory lock for the worker from now on, so that its end tells of a death early; pass
 false behind a pooler. On hold it is registered, and claims nothing until the hold is ended.
 A call made again after a lost answer registers another worker; the first is buried after its lease, having claimed
-nothing. Returns the worker''s id. Raises 22023 for empty lists or a bad lease.';
+nothing. Returns the worker''s id. Raises 22023 for empty lists, bad names or a bad lease, 55P03 after 5 s behind an
+open transaction that makes one of the names known too.';
 
 create or replace function perdure.worker_lock(worker_id uuid)
 returns boolean
@@ -146,8 +147,9 @@ activity is an array of objects with run_id, key, since, progress. Returns an ob
 true after two beats in a row that disagree about the number held (ask worker_runs then); hold, the reason why the
 install is on hold, null while it is not: begin no step, and give back all runs (release_runs); runs that were told
 something since they were claimed, each with run_id, claim, cancel, is_paused, is_told.
-Raises PD002 where the worker is not registered, or was so on another timeline, 22023 for activity that is
-no array. Locks its own heartbeat only. To be called in a transaction of its own, which then commits asynchronously.';
+Raises PD002 where the worker is not registered, or was so on another timeline, 22023 for activity that is no array, PD010
+for too much of it. Locks its own heartbeat only. To be called in a transaction of its own, which then commits
+asynchronously.';
 
 create or replace function perdure.worker_runs(worker_id uuid)
 returns table (run_id uuid, claim uuid)

@@ -47,10 +47,12 @@ comment on column perdure.act.act_id is 'UUIDv7.';
 comment on column perdure.act.act is 'cancel, terminate, pause or resume.';
 comment on column perdure.act.reason is 'Why, in the words of who asked.';
 comment on column perdure.act.grace is 'Time for clean-up that a cancel grants.';
-comment on column perdure.act.asked_by is 'Role that asked; a worker''s own pause names the worker''s role.';
+comment on column perdure.act.asked_by is
+'Role that asked; a worker''s own pause names the worker''s role, one by the engine itself perdure.';
 comment on column perdure.act.asked_at is 'When it was asked.';
 comment on column perdure.act.applied_at is 'When the engine answered it; null while it is pending.';
-comment on column perdure.act.answer is 'accepted, duplicate or finished; null while it is pending.';
+comment on column perdure.act.answer is
+'accepted, duplicate or finished; failed where the engine could not apply it and paused the run; null while pending.';
 
 create index act_pending_idx on perdure.act (run_id, asked_at, act_id)
 where applied_at is null;

@@ -61,7 +61,7 @@ comment on column perdure.workflow.name is 'Name by which runs are started.';
 comment on column perdure.workflow.queue is 'Queue of its runs unless start names another.';
 comment on column perdure.workflow.timeout is 'Time-out of its runs, from the first claim; null without one.';
 comment on column perdure.workflow.max_recoveries is 'Deaths in a row without progress that its runs survive.';
-comment on column perdure.workflow.registered_at is 'When it was registered last.';
+comment on column perdure.workflow.registered_at is 'When it was registered, or its defaults were changed last.';
 
 create table perdure.queue (
   name text not null,
