@@ -147,8 +147,8 @@ activity is an array of objects with run_id, key, since, progress. Returns an ob
 true after two beats in a row that disagree about the number held (ask worker_runs then); hold, the reason why the
 install is on hold, null while it is not: begin no step, and give back all runs (release_runs); runs that were told
 something since they were claimed, each with run_id, claim, cancel, is_paused, is_told.
-Raises PD002 where the worker is not registered, or was so on another timeline, 22023 for activity that is no array, PD010
-for too much of it. Locks its own heartbeat only. To be called in a transaction of its own, which then commits
+Raises PD002 where the worker is not registered, or was so on another timeline, 22023 for activity that is no array,
+PD010 for too much of it. Locks its own heartbeat only. To be called in a transaction of its own, which then commits
 asynchronously.';
 
 create or replace function perdure.worker_runs(worker_id uuid)

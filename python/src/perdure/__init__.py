@@ -34,7 +34,6 @@ from ._errors import (
     StepFailed,
     Stuck,
     TimedOut,
-    VersionMismatch,
 )
 from ._options import Retry, Signal, StepInfo, Value, current_step, step
 from ._pending import Pending
@@ -42,7 +41,7 @@ from ._registry import Workflow
 from ._run import AsyncRun
 
 Conn = Any
-"""What a transaction step receives: psycopg's connection, or what App(session=) makes."""
+"""What a transaction step receives: psycopg's AsyncConnection, in its transaction."""
 
 __all__ = [
     "App",
@@ -83,7 +82,6 @@ __all__ = [
     "Stuck",
     "TimedOut",
     "Value",
-    "VersionMismatch",
     "Workflow",
     "current_step",
     "step",

@@ -19,7 +19,6 @@
         ├── RunFailed           PD008
         ├── IllegalAct          PD009
         ├── LimitExceeded       PD010
-        ├── VersionMismatch     PD011
         ├── RunCancelled        PD012
         ├── RunTimedOut         PD013
         ├── RunTerminated       PD014
@@ -158,12 +157,6 @@ class LimitExceeded(DatabaseError):
     """A limit of the installation was exceeded."""
 
     sqlstate = "PD010"
-
-
-class VersionMismatch(DatabaseError):
-    """Driver and database do not fit each other."""
-
-    sqlstate = "PD011"
 
 
 class RunCancelled(DatabaseError):

@@ -60,7 +60,7 @@ class AsyncRun:
         return self._execution.is_replaying
 
     def now(self) -> datetime:
-        """Return the time of the last result that was delivered; at first, when the run was made."""
+        """Return the time of the last result that was delivered; before the first, when the run was claimed first."""
         return self._execution.now
 
     def uuid(self) -> UUID:
