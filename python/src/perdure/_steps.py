@@ -22,17 +22,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from ._codec import Codec
-from ._engine import Checkpoint, Claimed, Engine, FailedTry, Save
+from ._engine import Checkpoint, FailedTry, Save
 from ._errors import ClaimLost
 from ._failures import described, error_text, interrupted_text
 from ._history import STARTED_KIND, Request, started_key
-from ._ledger import Ledger
 from ._options import Retry, StepInfo, running_step
 from ._traits import StepTraits
 from ._transactions import transact
+
+if TYPE_CHECKING:
+    from ._execution import Execution
 
 logger = logging.getLogger("perdure")
 
@@ -54,24 +55,6 @@ class StepPlan:
     is_transaction: bool = False
 
 
-class StepHost(Protocol):
-    """What a step asks of its run's execution."""
-
-    claimed: Claimed
-    engine: Engine
-    codec: Codec
-    ledger: Ledger
-    context: contextvars.Context
-    is_stopping: bool
-
-    def was_started(self, key: str) -> bool: ...
-    def acknowledged(self, ordinal: int, request: Request, checkpoint: Checkpoint, value: Any) -> None: ...
-    def retry_later(self, request: Request, at: datetime) -> None: ...
-    def call_ended(self, call: StepCall) -> None: ...
-    def stop(self, pause_reason: str | None) -> None: ...
-    def drop(self) -> None: ...
-
-
 class Phase(Enum):
     """How far a try has come."""
 
@@ -87,7 +70,7 @@ FROM_RECORD: Any = object()
 class StepCall:
     """One step of a run, over all its tries in this worker."""
 
-    def __init__(self, host: StepHost, request: Request) -> None:
+    def __init__(self, host: Execution, request: Request) -> None:
         self.host = host
         self.request = request
         self.phase = Phase.QUEUED

@@ -12,25 +12,17 @@ import asyncio
 import heapq
 import logging
 import weakref
-from contextvars import Context
 from datetime import datetime
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ._ending import Ending
-from ._engine import (
-    Answered,
-    Checkpoint,
-    Claimed,
-    Engine,
-    RetryDue,
-    StillWaiting,
-    SuspendAnswer,
-    Wait,
-)
+from ._engine import Answered, Checkpoint, RetryDue, StillWaiting, SuspendAnswer, Wait
 from ._errors import ClaimLost
 from ._history import CANCEL_KIND, Request
-from ._ledger import Ledger
+
+if TYPE_CHECKING:
+    from ._execution import Execution
 
 logger = logging.getLogger("perdure")
 
@@ -38,28 +30,11 @@ _LOOK_PAUSE = 0.1
 """Seconds between two looks at a wait that is due by the worker's clock and not yet by the database's."""
 
 
-class WaitsHost(Protocol):
-    """What the waits ask of the run's execution."""
-
-    claimed: Claimed
-    engine: Engine
-    ledger: Ledger
-    context: Context
-    is_stopping: bool
-
-    def push_answer(self, request: Request | None, checkpoint: Checkpoint) -> None: ...
-    def retry_now(self, request: Request) -> None: ...
-    def stop(self, pause_reason: str | None) -> None: ...
-    def drop(self) -> None: ...
-    def finish(self, ending: Ending) -> None: ...
-    def schedule(self) -> None: ...
-
-
 class Waits:
     """The open waits of a run, in the order asked."""
 
-    def __init__(self, host: WaitsHost, *, is_told: bool) -> None:
-        self._host: WaitsHost = weakref.proxy(host)  # no cycle: a run is freed without the collector
+    def __init__(self, host: Execution, *, is_told: bool) -> None:
+        self._host: Execution = weakref.proxy(host)  # no cycle: a run is freed without the collector
         self._open: dict[str, Request] = {}
         self._question: asyncio.Task[SuspendAnswer] | None = None
         self._times: list[tuple[datetime, int, Request]] = []
