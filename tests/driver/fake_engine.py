@@ -103,7 +103,6 @@ class Store:
     def __init__(self) -> None:
         self.rows: dict[UUID, Row] = {}
         self.offset = timedelta(0)
-        self.commits = 0
         self.log: list[str] = []
 
     def now(self) -> datetime:
@@ -198,7 +197,6 @@ class FakeEngine:
 
     async def _commit(self) -> None:
         """Travel back; die after the commit, if it is time."""
-        self.store.commits += 1
         if self.kill_after is not None and self.kill_after < 0:
             self.kill()
         if self.chance is not None:

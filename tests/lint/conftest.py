@@ -26,8 +26,8 @@ def routines(installed: Database) -> list[Routine]:
         return cursor.execute(
             """
             select p.oid::int8 as oid, p.proname as name, p.oid::regprocedure::text as signature, p.prokind as kind,
-              l.lanname as language, p.provolatile as volatility, p.prosecdef as is_definer, p.proconfig as config,
-              p.proargnames as arguments, p.proargmodes::text[] as modes, p.prosrc as body,
+              l.lanname as language, p.prosecdef as is_definer, p.proconfig as config,
+              p.proargnames as arguments, p.prosrc as body,
               pg_get_functiondef(p.oid) as definition
             from pg_proc as p
             join pg_language as l on l.oid = p.prolang

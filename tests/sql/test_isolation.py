@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from uuid import UUID
 
 import psycopg
@@ -25,11 +24,9 @@ from support.engine import (
     with_no_grace,
 )
 
-# A row that no function of the engine would have written: as after a restored table, a bad disk, a hand in the tables.
-Spoil = Callable[[Database, UUID], None]
-
 
 def spoil_waits(database: Database, run_id: UUID) -> None:
+    """Write what no function of the engine would: as after a restored table, a bad disk, a hand in the tables."""
     bad = Jsonb([1])
     database.admin.execute("update perdure.dispatch set waits = %s where run_id = %s", [bad, run_id])
 
@@ -52,13 +49,6 @@ def set_aside(database: Database, run_id: UUID) -> str | None:
 
 def three_runs(conn: Connection, **options: object) -> list[UUID]:
     return [start(conn, **options) for _ in range(3)]
-
-
-@pytest.fixture
-def conn(database: Database) -> Connection:
-    made = database.connect()
-    call(made, "put_workflow", name="order")
-    return made
 
 
 def test_a_run_with_bad_waits_does_not_stop_claims(database: Database, conn: Connection) -> None:

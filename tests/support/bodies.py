@@ -30,11 +30,9 @@ class Routine:
     signature: str
     kind: str
     language: str
-    volatility: str
     is_definer: bool
     config: list[str] | None
     arguments: list[str] | None
-    modes: list[str] | None
     body: str
     definition: str
 

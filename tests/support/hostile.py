@@ -56,10 +56,6 @@ class Callable:
         words = "call perdure.{}({})" if self.kind == "p" else "select * from perdure.{}({})"
         return sql.SQL(words).format(sql.Identifier(self.name), given)
 
-    def call_with_nulls(self) -> sql.Composed:
-        """A statement that calls it with nothing but nulls."""
-        return self.call(*[sql.NULL] * len(self.types))
-
     def call_with_something(self) -> sql.Composed:
         """A statement that calls it with values of its types; a strict function is not even looked at with nulls."""
         return self.call(*(something(kind) for kind in self.types))

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Literal
 
 import psycopg
 
@@ -51,7 +51,6 @@ class CronJob:
     username: str
     status: str | None
     return_message: str | None
-    start_time: Any
     age: timedelta | None
     failures: int
 

@@ -133,12 +133,6 @@ def duration(span: timedelta, *, parts: int = 2) -> str:
     return " ".join(f"{count} {unit}" for count, unit in found[:parts] if count)
 
 
-def shorten(text: str, width: int) -> str:
-    """Cut a text to a width, showing that it was cut."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else flat[: max(width - 1, 0)] + "…"
-
-
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     lines = [[name.upper() for name in columns], *([_one_line(text) or "-" for text in row] for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]

@@ -152,7 +152,7 @@ CRON_HOME = "select current_setting('cron.database_name', true)"
 CRON_JOB = """
 select
   j.schedule, j.active, j.username,
-  l.status, l.return_message, l.start_time, clock_timestamp() - l.start_time as age,
+  l.status, l.return_message, clock_timestamp() - l.start_time as age,
   (
     select count(*) from cron.job_run_details as f
     where f.jobid = j.jobid and f.status = 'failed' and f.start_time > clock_timestamp() - interval '1 hour'
