@@ -19,6 +19,7 @@ from support.database import (
     remove,
     remove_leftovers,
 )
+from support.engine import Connection
 
 CRON_DATABASE = "perdure_cron"
 
@@ -82,6 +83,14 @@ def database(server: PostgresServer) -> Iterator[Database]:
     made = server.installed_database()
     yield made
     made.drop()
+
+
+@pytest.fixture
+def conn(database: Database) -> Connection:
+    """A client's connection, autocommitting; the workflow "order" is known."""
+    made = database.connect()
+    made.execute("select perdure.put_workflow('order')")
+    return made
 
 
 @pytest.fixture

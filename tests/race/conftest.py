@@ -13,14 +13,6 @@ Session = Callable[[], Connection]
 
 
 @pytest.fixture
-def conn(database: Database) -> Connection:
-    """A client's connection, autocommitting; the workflow "order" is known."""
-    made = database.connect()
-    made.execute("select perdure.put_workflow('order')")
-    return made
-
-
-@pytest.fixture
 def session(database: Database) -> Session:
     """Make sessions whose transactions stay open until they are committed, and which never wait: a wait is an error."""
 
