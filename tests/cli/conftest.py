@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from perdure.cli.root import cli
 from support.database import Database
+from support.engine import Worker
 
 
 @dataclass(frozen=True)
@@ -113,74 +114,7 @@ def perdure(tmp_path: Path, database: Database) -> Shell:
 @pytest.fixture
 def worker(database: Database) -> Worker:
     """A worker played by hand."""
-    return Worker(database)
-
-
-class Worker:
-    """Claims, saves and ends runs by the functions that a driver calls."""
-
-    def __init__(self, database: Database) -> None:
-        self.conn = database.connect()
-        self.id = self.call("register_worker", queues=["default"], workflows=["order"], name="by hand")
-
-    def call(self, function: str, **arguments: Any) -> Any:
-        """The first column of a function's first row."""
-        row = self._run(f"select * from perdure.{function}", arguments)
-        return row[0]
-
-    def claim(self) -> dict[str, Any]:
-        """Take the next run: its id and claim, as each save carries them."""
-        row = self._run("select run_id, claim from perdure.claim_runs", {"worker_id": self.id})
-        return {"run_id": str(row[0]), "claim": str(row[1])}
-
-    def save(self, held: dict[str, Any], key: str, ordinal: int, result: Any = None, **fields: Any) -> None:
-        """Save a step."""
-        save = {**held, "key": key, "kind": "step", "ordinal": ordinal, "result": result, **fields}
-        assert self._batch("save_steps", "saves", save, "answer") == "saved"
-
-    def fail(self, held: dict[str, Any], key: str, ordinal: int, attempt: int, **policy: Any) -> str:
-        """Report a failed try of a step."""
-        error = {"type": "Declined", "message": "card declined", "types": ["Declined", "Exception"]}
-        attempted = {
-            **held,
-            "key": key,
-            "kind": "step",
-            "ordinal": ordinal,
-            "attempt": attempt,
-            "error": error,
-            "policy": policy,
-        }
-        answer: str = self._batch("fail_steps", "tries", attempted, "answer")
-        return answer
-
-    def suspend(self, held: dict[str, Any], *waits: dict[str, Any]) -> str:
-        """Let go of a run until one of its waits is over."""
-        answer: str = self._batch("suspend_runs", "suspensions", {**held, "saves": [], "waits": waits}, "answer")
-        return answer
-
-    def complete(self, held: dict[str, Any], result: Any) -> None:
-        """End a run well."""
-        assert self._batch("complete_runs", "ends", {**held, "saves": [], "result": result}, "answer") == "done"
-
-    def fail_run(self, held: dict[str, Any], **error: Any) -> None:
-        """End a run badly."""
-        assert self._batch("fail_runs", "ends", {**held, "saves": [], "error": error}, "answer") == "done"
-
-    def beat(self, run: str, key: str, since: str) -> None:
-        """Tell that a step has been running for long."""
-        activity = json.dumps([{"run_id": run, "key": key, "since": since, "progress": None}])
-        self._run("select perdure.beat", {"worker_id": self.id, "runs_held": 1, "activity": activity})
-
-    def _batch(self, function: str, argument: str, one: dict[str, Any], column: str) -> Any:
-        return self._run(
-            f"select {column} from perdure.{function}", {"worker_id": self.id, argument: json.dumps([one])}
-        )[0]
-
-    def _run(self, call: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
-        named = ", ".join(f"{name} => %({name})s" for name in arguments)
-        row = self.conn.execute(f"{call}({named})".encode(), arguments).fetchone()
-        assert row is not None
-        return tuple(row)
+    return Worker(database, name="by hand")
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from support.database import Database
+from support.engine import Worker
 
-from .conftest import Shell, Worker
+from .conftest import Shell
 
 NOBODY = "01900000-0000-7000-8000-000000000000"
 
@@ -47,7 +48,7 @@ def test_an_installation_is_held_and_adopted(perdure: Shell, order: str, worker:
     assert "1 unfinished runs may have gone on" in said.lines[1]
     assert perdure("adopt").out == "adopted, the hold has ended: restored from tape\n"
     assert perdure("adopt", "--reason", "again").out == "nothing was on hold\n"
-    assert worker.claim()
+    assert worker.claim_one()
     said = perdure("hold", "--reason", " ")
     assert said.code == 1
     assert "a hold needs a reason" in said.err
@@ -68,11 +69,11 @@ def test_retry_goes_on_from_the_failed_step_or_an_earlier_one(
 ) -> None:
     run = perdure("start", order).out.strip()
     for from_step, left in ((None, ["reserve", "charge"]), ("charge", ["reserve"])):
-        held = worker.claim()
+        held = worker.claim_one()
         if from_step is None:
-            worker.save(held, "reserve", 1)
-            worker.save(held, "charge", 2)
-        worker.fail_run(held, type="Declined", message="card declined")
+            worker.save(held, "reserve")
+            worker.save(held, "charge")
+        worker.fail(held, type="Declined", message="card declined")
         said = perdure("retry", run, "--reason", "paid again", *(["--from-step", from_step] if from_step else []))
         assert (said.code, said.out) == (0, f"{run}  accepted\n"), said.err
         keys = database.admin.execute("select key from perdure.step order by ordinal").fetchall()
@@ -83,9 +84,9 @@ def test_retry_goes_on_from_the_failed_step_or_an_earlier_one(
 
 def test_retry_from_an_unknown_step_is_refused_with_the_nearest(perdure: Shell, order: str, worker: Worker) -> None:
     run = perdure("start", order).out.strip()
-    held = worker.claim()
-    worker.save(held, "reserve", 1)
-    worker.fail_run(held, type="Declined", message="card declined")
+    held = worker.claim_one()
+    worker.save(held, "reserve")
+    worker.fail(held, type="Declined", message="card declined")
     said = perdure("retry", run, "--from-step", "reserv")
     assert said.code == 1
     assert 'step "reserv" is not known' in said.err and '"reserve"' in said.err

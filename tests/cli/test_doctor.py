@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from support.database import Database, PostgresServer
+from support.engine import Worker, scalar
 
-from .conftest import Shell, Worker
+from .conftest import Shell
 from .pooler import pooler
 
 
@@ -59,7 +60,7 @@ def test_a_silent_worker_is_told_before_and_after_its_lease(
     perdure: Shell, database: Database, order: str, worker: Worker
 ) -> None:
     perdure("start", order)
-    worker.claim()
+    worker.claim_one()
     database.clock.stop()
     database.clock.advance(seconds=10)
     findings = found(perdure, code=0)
@@ -89,7 +90,7 @@ def test_runs_of_a_workflow_that_no_worker_knows_are_wrong(perdure: Shell, datab
 def test_a_paused_run_is_a_warning(perdure: Shell, order: str, worker: Worker) -> None:
     run = perdure("start", order).out.strip()
     perdure("pause", run)
-    worker.call("tick")
+    scalar(worker.conn, "tick")
     findings = found(perdure, code=0)
     assert findings["runs"]["level"] == "warning"
     assert f"perdure resume {run}" in findings["runs"]["advice"]

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from support.database import Database
+from support.engine import Worker, drain, wait
 
-from .conftest import Shell, Worker
+from .conftest import Shell
 
 
 def started(perdure: Shell, *words: str) -> str:
@@ -34,7 +35,7 @@ def test_runs_come_latest_first_and_whole_where_nobody_looks_on(perdure: Shell, 
 
 def test_runs_are_chosen(perdure: Shell, order: str, worker: Worker) -> None:
     done = started(perdure, "--key", "k")
-    worker.complete(worker.claim(), 1)
+    worker.complete(worker.claim_one(), 1)
     ready = started(perdure)
     assert perdure("runs", "--state", "completed", "--ids").lines == [done]
     assert perdure("runs", "--state", "completed", "--state", "ready", "--ids").lines == [ready, done]
@@ -72,19 +73,19 @@ def test_an_unknown_run_is_told(perdure: Shell, command: str) -> None:
 def story(perdure: Shell, database: Database, order: str, worker: Worker) -> str:
     """A run to which much has happened, and which has completed."""
     run = started(perdure, '{"id": 42}', "--key", "order-42", "--tag", "customer=7")
-    held = worker.claim()
-    worker.save(held, "reserve", 1, started_at=ago(0.2))
-    worker.save(held, "progress", 2, "reserved", kind="value", name="progress")
-    assert worker.fail(held, "charge", 3, 1, delay=0, jitter=0) == "retry"
-    worker.save(held, "charge", 3, "ch_1", started_at=ago(0.1), attempt=2)
-    assert worker.suspend(held, {"key": "approval", "kind": "signal", "name": "approved"}) == "suspended"
+    held = worker.claim_one()
+    worker.save(held, "reserve", started_at=ago(0.2))
+    worker.save(held, "progress", "reserved", kind="value", name="progress")
+    worker.fail_step(held, "charge", 1, policy={"delay": 0, "jitter": 0}, type="Declined", message="card declined")
+    worker.save(held, "charge", "ch_1", started_at=ago(0.1), attempt=2)
+    assert worker.suspend(held, wait("approval", name="approved")) == "suspended"
     perdure("signal", run, "approved", '{"by": "ada"}')
     perdure("signal", run, "unheard")
     perdure("pause", run, "--reason", "look first")
-    worker.call("drain")
+    drain(worker.conn)
     perdure("resume", run)
-    worker.call("drain")
-    held = worker.claim()
+    drain(worker.conn)
+    held = worker.claim_one()
     worker.complete(held, {"status": "shipped"})
     return run
 
@@ -124,17 +125,17 @@ def test_show_tells_a_machine_everything(perdure: Shell, story: str) -> None:
 
 def test_show_tells_why_a_run_failed(perdure: Shell, order: str, worker: Worker) -> None:
     run = started(perdure)
-    held = worker.claim()
-    assert worker.fail(held, "charge", 1, 1, max_attempts=1) == "exhausted"
-    worker.fail_run(held, type="StepFailed", message="card declined", step="charge")
+    held = worker.claim_one()
+    worker.fail_step(held, "charge", 1, policy={"max_attempts": 1}, type="Declined", message="card declined")
+    worker.fail(held, type="StepFailed", message="card declined", step="charge")
     said = perdure("show", run)
     assert "StepFailed: card declined (step charge)" in said.out
 
 
 def test_show_tells_what_an_unfinished_run_waits_for(perdure: Shell, order: str, worker: Worker) -> None:
     run = started(perdure)
-    held = worker.claim()
-    assert worker.suspend(held, {"key": "approval", "kind": "signal", "name": "approved"}) == "suspended"
+    held = worker.claim_one()
+    assert worker.suspend(held, wait("approval", name="approved")) == "suspended"
     said = perdure("show", run)
     assert "▶ still going" in said.out
     assert '"approved"' in said.out
@@ -142,8 +143,8 @@ def test_show_tells_what_an_unfinished_run_waits_for(perdure: Shell, order: str,
 
 def test_show_draws_a_step_that_is_running(perdure: Shell, order: str, worker: Worker) -> None:
     run = started(perdure)
-    worker.claim()
-    worker.beat(run, "ship", ago(3))
+    worker.claim_one()
+    worker.call("beat", runs_held=1, activity=[{"run_id": run, "key": "ship", "since": ago(3)}])
     said = perdure("show", run)
     (bar,) = (line for line in said.lines if line.startswith("ship"))
     assert "█" in bar and bar.endswith("▶")
@@ -152,16 +153,16 @@ def test_show_draws_a_step_that_is_running(perdure: Shell, order: str, worker: W
 
 def test_show_of_a_run_that_sleeps_for_ever_works(perdure: Shell, order: str, worker: Worker) -> None:
     run = started(perdure)
-    held = worker.claim()
-    assert worker.suspend(held, {"key": "sleep", "kind": "sleep", "until": "infinity"}) == "suspended"
+    held = worker.claim_one()
+    assert worker.suspend(held, wait("sleep", "sleep", until="infinity")) == "suspended"
     assert perdure("show", run).code == 0
 
 
 def test_show_of_long_runs_leaves_earlier_steps_out_unless_asked(perdure: Shell, order: str, worker: Worker) -> None:
     run = started(perdure)
-    held = worker.claim()
+    held = worker.claim_one()
     for n in range(1, 71):
-        worker.save(held, f"step-{n}", n)
+        worker.save(held, f"step-{n}")
     said = perdure("show", run)
     assert "10 earlier steps are left out" in said.out
     assert "step-10 " not in said.out and "step-11 " in said.out
@@ -170,7 +171,7 @@ def test_show_of_long_runs_leaves_earlier_steps_out_unless_asked(perdure: Shell,
 
 def test_show_follows_a_run_to_its_end(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
     run = started(perdure)
-    held = worker.claim()
+    held = worker.claim_one()
     following = subprocess.Popen(
         perdure.command("show", run, "--follow"), cwd=perdure.directory, env=perdure.environment, text=True,
         stdout=subprocess.PIPE,

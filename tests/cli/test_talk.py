@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 
 from support.database import Database, in_background
+from support.engine import Worker
 
-from .conftest import Shell, Worker
+from .conftest import Shell
 
 
 def test_start_prints_the_id_of_the_run(perdure: Shell, database: Database, order: str) -> None:
@@ -93,7 +94,7 @@ def test_what_the_database_refuses_is_a_sentence(perdure: Shell, order: str, opt
 def test_wait_prints_the_result(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
     waiting = in_background(perdure.real, "start", order, "--wait")
     database.wait_until("select count(*) = 1 from perdure.dispatch")
-    worker.complete(worker.claim(), {"total": 7})
+    worker.complete(worker.claim_one(), {"total": 7})
     said = waiting.result(timeout=20)
     assert (said.code, said.json) == (0, {"total": 7})
 
@@ -101,7 +102,7 @@ def test_wait_prints_the_result(perdure: Shell, database: Database, order: str, 
 def test_wait_for_a_run_that_fails_says_why(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
     waiting = in_background(perdure.real, "start", order, "--wait")
     database.wait_until("select count(*) = 1 from perdure.dispatch")
-    worker.fail_run(worker.claim(), type="Declined", message="card declined")
+    worker.fail(worker.claim_one(), type="Declined", message="card declined")
     said = waiting.result(timeout=20)
     assert (said.code, said.out) == (1, "")
     assert "failed" in said.err
@@ -147,7 +148,7 @@ def test_a_signal_to_nobody_is_an_error(perdure: Shell, database: Database, orde
     said = perdure("signal", "--workflow", order, "--key", "none", "paid")
     assert said.code == 1 and "--start-input starts one" in said.err
     run_id = perdure("start", order).out.strip()
-    worker.complete(worker.claim(), 1)
+    worker.complete(worker.claim_one(), 1)
     said = perdure("signal", run_id, "paid")
     assert said.code == 1 and "the run has ended" in said.err
 
