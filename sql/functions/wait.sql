@@ -4,7 +4,7 @@
 -- Lock order: worker (fence), dispatch by run_id without waiting (for update), then inserts.
 
 create or replace function perdure._answer_waits(suspended jsonb, now timestamptz)
-returns table (run_id uuid, kind text, checkpoint jsonb)
+returns table (run_id uuid, checkpoint jsonb)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -40,9 +40,9 @@ begin
     on conflict on constraint step_pkey do nothing
     returning s.*
   )
-  select s.run_id, s.kind, perdure._checkpoint(s::perdure.step) from saved as s
+  select s.run_id, perdure._checkpoint(s::perdure.step) from saved as s
   union all
-  select f.run_id, f.kind, jsonb_build_object('key', f.key, 'kind', f.kind) from found as f where f.kind = 'retry';
+  select f.run_id, jsonb_build_object('key', f.key, 'kind', f.kind) from found as f where f.kind = 'retry';
 end;
 $$;
 comment on function perdure._answer_waits(jsonb, timestamptz) is
@@ -72,8 +72,8 @@ end;
 $$;
 comment on function perdure._find_answers(jsonb) is
 'Find what an earlier call answered whose own answer was lost.
-That is a checkpoint of a wait that is asked for, or one
-that came after the ordinal that the caller knows. Returns the first of each run.';
+That is a checkpoint of a wait that is asked for, or one that came after the ordinal that the caller knows. Returns the
+first of each run.';
 
 create or replace function perdure._check_waits(suspensions jsonb, keep boolean)
 returns void
@@ -211,7 +211,7 @@ end;
 $$;
 comment on function perdure._look(jsonb, uuid[], boolean, timestamptz) is
 'Look for what was told to runs whose dispatch rows the caller holds, and answer at most one thing to each.
-Returns an object with the checkpoint of each run that has an answer. A paused run gets none, unless keep is set.';
+Returns an object with the checkpoint of each run that has an answer. A paused run gets none but what an earlier call answered, unless keep is set.';
 
 create or replace function perdure._without(suspensions jsonb, answered jsonb)
 returns jsonb

@@ -2,7 +2,6 @@
 
 create table perdure.install (
   is_installed boolean not null default true,
-  install_id uuid not null default pg_catalog.gen_random_uuid(),
   version text not null,
   installed_at timestamptz not null default pg_catalog.transaction_timestamp(),
   installed_by name not null default session_user,
@@ -22,7 +21,6 @@ create table perdure.install (
 
 comment on table perdure.install is 'This installation: its version and the database it was made in.';
 comment on column perdure.install.is_installed is 'Always true: the key that keeps the table at one row.';
-comment on column perdure.install.install_id is 'Random name of this installation.';
 comment on column perdure.install.version is 'Version that the tables have.';
 comment on column perdure.install.installed_at is 'When it was installed.';
 comment on column perdure.install.installed_by is 'Role that was logged in.';
