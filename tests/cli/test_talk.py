@@ -142,7 +142,7 @@ def test_a_signal_may_start_its_run(perdure: Shell, database: Database, order: s
     assert database.value("select input from perdure.run where key = 'new'") == {"id": 1}
 
 
-def test_a_signal_to_nobody_is_an_error(perdure: Shell, database: Database, order: str, worker: Worker) -> None:
+def test_a_signal_to_nobody_is_an_error(perdure: Shell, order: str, worker: Worker) -> None:
     said = perdure("signal", "01900000-0000-7000-8000-000000000000", "paid")
     assert said.code == 1 and "there is no such run" in said.err
     said = perdure("signal", "--workflow", order, "--key", "none", "paid")

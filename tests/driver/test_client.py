@@ -206,7 +206,7 @@ async def test_each_bad_end_has_its_class(app: perdure.App, order: Order, databa
         assert ended.value.error is not None and ended.value.error["type"] == "ValueError"
 
 
-async def test_a_value_is_shown_as_its_type(app: perdure.App, database: Database) -> None:
+async def test_a_value_is_shown_as_its_type(app: perdure.App) -> None:
     @app.workflow()
     async def showing(run: perdure.AsyncRun, n: int) -> None:
         await run.set_value(SHOWN, [1, 2])
@@ -248,7 +248,7 @@ async def test_an_sqlalchemy_session_is_a_transaction_too(app: perdure.App, orde
     assert database.value("select count(*) from perdure.signal") == 1
 
 
-async def test_included_workflows_are_run_too(app: perdure.App, database: Database) -> None:
+async def test_included_workflows_are_run_too(app: perdure.App) -> None:
     other = perdure.App("host=nowhere")
 
     @other.workflow()

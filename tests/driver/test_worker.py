@@ -133,7 +133,7 @@ async def test_a_signal_wakes_a_waiting_run(app: perdure.App, database: Database
         assert await handle.signal(PAID, 1) == "finished"
 
 
-async def test_a_signal_is_heard_while_a_step_runs(app: perdure.App, database: Database) -> None:
+async def test_a_signal_is_heard_while_a_step_runs(app: perdure.App) -> None:
     begun = asyncio.Event()
 
     async def forever() -> int:
@@ -153,7 +153,7 @@ async def test_a_signal_is_heard_while_a_step_runs(app: perdure.App, database: D
         assert await handle.result(timeout=timedelta(seconds=10)) == "told"
 
 
-async def test_a_cancel_reaches_a_run_in_memory(app: perdure.App, database: Database) -> None:
+async def test_a_cancel_reaches_a_run_in_memory(app: perdure.App) -> None:
     begun = asyncio.Event()
     cleaned: list[str] = []
 

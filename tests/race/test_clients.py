@@ -120,9 +120,7 @@ def test_start_many_sorts_its_keys_so_that_opposite_orders_are_no_deadlock(
     assert got == {row["run_id"] for row in rows}
 
 
-def test_under_an_older_snapshot_the_second_start_is_told_to_try_again(
-    database: Database, two: tuple[Connection, ...]
-) -> None:
+def test_under_an_older_snapshot_the_second_start_is_told_to_try_again(two: tuple[Connection, ...]) -> None:
     first, second = two
     second.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     second.execute("select 1 from perdure.run_key")

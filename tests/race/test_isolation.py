@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -89,7 +88,7 @@ def test_a_single_round_that_fails_is_an_error(database: Database) -> None:
         database.connect().execute("call perdure.run_ticks(0)")
 
 
-def test_the_command_line_works(strict: Database, tmp_path: Path) -> None:
+def test_the_command_line_works(strict: Database) -> None:
     conn = strict.connect()
     conn.execute("select perdure.put_workflow('order')")
     environment = {"PERDURE_DSN": strict.dsn()}

@@ -171,7 +171,7 @@ def test_a_worker_that_stopped_has_stopped(database: Database, conn: Connection)
     assert [worker.stop(), worker.stop()] == [1, 0]
 
 
-def test_a_client_that_starts_signals_or_cancels_again_changes_nothing(database: Database, conn: Connection) -> None:
+def test_a_client_that_starts_signals_or_cancels_again_changes_nothing(conn: Connection) -> None:
     run_id = start(conn, key="k")
     assert start(conn, key="k") == run_id
     assert [signal(conn, run_id, id="1"), signal(conn, run_id, id="1")] == ["accepted", "duplicate"]

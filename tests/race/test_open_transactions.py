@@ -30,9 +30,7 @@ def send(conn: Connection, what: str, run_id: object) -> None:
 
 
 @pytest.mark.parametrize("what", SENDS)
-def test_a_senders_open_transaction_holds_up_nobody(
-    database: Database, conn: Connection, session: object, what: str
-) -> None:
+def test_a_senders_open_transaction_holds_up_nobody(database: Database, conn: Connection, what: str) -> None:
     """Saves, suspends, ends, drains, claims, ticks, beats, recoveries and other senders go on beside it."""
     worker = Worker(database)
     for each in (worker.conn, conn):

@@ -60,7 +60,7 @@ def test_a_wait_whose_key_no_index_could_hold_is_refused(database: Database, con
         worker.suspend(held, wait("\U00010400" * 1000))
 
 
-def test_the_limit_counts_what_a_table_keeps_compressed(database: Database, conn: Connection) -> None:
+def test_the_limit_counts_what_a_table_keeps_compressed(conn: Connection) -> None:
     conn.execute("select perdure.put_workflow('order')")
     conn.execute("create temp table t as select jsonb_build_object('a', repeat('x', 20000000)) as j")
     with pytest.raises(psycopg.Error) as caught:
@@ -140,7 +140,7 @@ def test_a_successor_looks_through_one_that_never_began(database: Database, conn
     assert dispatch(database, third)["predecessor_id"] == str(first)
 
 
-def test_a_run_whose_key_names_another_at_work_is_not_brought_back(database: Database, conn: Connection) -> None:
+def test_a_run_whose_key_names_another_at_work_is_not_brought_back(conn: Connection) -> None:
     first = start(conn, key="k")
     start(conn, key="k", on_duplicate="replace")
     act(conn, "terminate", first)
@@ -161,7 +161,7 @@ def test_a_lost_claim_does_not_pass_beside_a_valid_one(database: Database, conn:
         worker.call("save_steps", saves=Jsonb([{**save, "ordinal": 1} for save in saves]))
 
 
-def test_names_are_judged_whatever_the_sessions_string_syntax(database: Database, conn: Connection) -> None:
+def test_names_are_judged_whatever_the_sessions_string_syntax(conn: Connection) -> None:
     conn.execute("set standard_conforming_strings = off")
     conn.execute("set escape_string_warning = off")
     start(conn)

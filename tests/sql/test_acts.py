@@ -217,7 +217,7 @@ def test_any_grace_that_is_accepted_can_be_applied(database: Database, conn: Con
 
 
 @pytest.mark.parametrize("grace", ["-1 second", "200 years"])
-def test_a_grace_that_nobody_can_apply_is_refused(database: Database, conn: Connection, grace: str) -> None:
+def test_a_grace_that_nobody_can_apply_is_refused(conn: Connection, grace: str) -> None:
     run_id = start(conn)
     for name, arguments in (("cancel", {"run_id": run_id}), ("cancel_many", {"run_ids": [run_id]})):
         with pytest.raises(psycopg.Error) as refused:

@@ -77,7 +77,7 @@ def test_the_error_of_a_failed_run_is_told_as_json(database: Database, conn: Con
     assert row["error"] == {"type": "CardDeclined", "message": "no funds", "details": {"code": 7}, "step": "charge"}
 
 
-def test_the_result_of_a_run_that_goes_on_is_an_error_not_a_wait(database: Database, conn: Connection) -> None:
+def test_the_result_of_a_run_that_goes_on_is_an_error_not_a_wait(conn: Connection) -> None:
     with pytest.raises(psycopg.Error) as told:
         scalar(conn, "result", run_id=start(conn))
     assert (told.value.sqlstate, bool(told.value.diag.message_hint)) == ("PD007", True)
@@ -113,7 +113,7 @@ def test_await_within_a_transaction_sees_the_end_too(database: Database, conn: C
     assert waiting.result(timeout=10).fetchone() == ({"n": 1},)
 
 
-def test_await_gives_up_when_its_time_is_over(database: Database, conn: Connection) -> None:
+def test_await_gives_up_when_its_time_is_over(conn: Connection) -> None:
     run_id = start(conn)
     with pytest.raises(psycopg.Error) as told:
         conn.execute("call perdure.await(%s, '50 milliseconds')", [run_id])

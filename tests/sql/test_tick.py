@@ -28,7 +28,7 @@ def tick(conn: Connection) -> dict[str, Any]:
     return done
 
 
-def test_a_tick_tells_what_it_did(database: Database, conn: Connection) -> None:
+def test_a_tick_tells_what_it_did(conn: Connection) -> None:
     nothing = {"drained": 0, "skipped": 0, "overdue": 0, "recovered": 0, "freed": 0, "truncated": False}
     assert tick(conn) == nothing
     run_id = start(conn)
