@@ -18,6 +18,7 @@
 \ir functions/fence.sql
 \ir functions/worker.sql
 \ir functions/end.sql
+\ir functions/successor.sql
 \ir functions/isolate.sql
 \ir functions/drain.sql
 \ir functions/claim.sql
