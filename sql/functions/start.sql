@@ -126,8 +126,7 @@ begin
     end if;
     v_predecessor_id := v_key.predecessor_id;
     if v_predecessor_id is not null then
-      perform perdure._ask(
-        array[v_predecessor_id], 'cancel', format('replaced by run %s', v_run_id), interval '5 minutes');
+      perform perdure._ask(array[v_predecessor_id], 'cancel', format('replaced by run %s', v_run_id), null);
       insert into perdure.wake (run_id, told_at) values (v_run_id, v_now);
     end if;
   end if;
