@@ -18,12 +18,17 @@ CREATE TABLE perdure.act (
 )
 PARTITION BY RANGE (run_id);
 
+CREATE FUNCTION perdure._accepted_act(run_id uuid, act text) RETURNS perdure.act
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) RETURNS TABLE(run_id uuid, kind text, checkpoint jsonb)
+CREATE FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) RETURNS TABLE(run_id uuid, checkpoint jsonb)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -233,7 +238,7 @@ CREATE FUNCTION perdure._drop_late_acts(run_ids uuid[]) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._end_by_act(run_id uuid, act text, status text) RETURNS void
+CREATE FUNCTION perdure._end_by_act(run_id uuid, status text) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -550,11 +555,6 @@ CREATE FUNCTION perdure._fingerprint(value jsonb) RETURNS bytea
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._flat_saves(batch jsonb, run_ids uuid[]) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$…$$;
-
 CREATE FUNCTION perdure._forget_namesakes(role name DEFAULT NULL::name) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -615,8 +615,18 @@ CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with t
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._know_queues(names text[], now timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._lanes(queues text[]) RETURNS TABLE(queue text, priority smallint, is_probe boolean)
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT answers jsonb) RETURNS record
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -630,7 +640,7 @@ CREATE FUNCTION perdure._lock_key(worker_id uuid) RETURNS bigint
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean) RETURNS TABLE(run_id uuid, answer text)
+CREATE FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT answers jsonb) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -725,7 +735,7 @@ CREATE FUNCTION perdure._ready_at(waits jsonb) RETURNS timestamp with time zone
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._reason_error(run_id uuid, act text, status text) RETURNS jsonb
+CREATE FUNCTION perdure._reason_error(run_id uuid, status text) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -1345,7 +1355,6 @@ UNION ALL
 
 CREATE TABLE perdure.install (
     is_installed boolean DEFAULT true NOT NULL,
-    install_id uuid DEFAULT gen_random_uuid() NOT NULL,
     version text NOT NULL,
     installed_at timestamp with time zone DEFAULT transaction_timestamp() NOT NULL,
     installed_by name DEFAULT SESSION_USER NOT NULL,
@@ -2277,6 +2286,8 @@ ALTER INDEX perdure.step_pkey ATTACH PARTITION perdure.step_old_pkey;
 
 ALTER INDEX perdure.step_consumed_idx ATTACH PARTITION perdure.step_old_run_id_signal_id_idx;
 
+REVOKE ALL ON FUNCTION perdure._accepted_act(run_id uuid, act text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) FROM PUBLIC;
@@ -2351,7 +2362,7 @@ REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, no
 
 REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._end_by_act(run_id uuid, act text, status text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._end_by_act(run_id uuid, status text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_claimed(worker_id uuid, ends jsonb, status text) FROM PUBLIC;
 
@@ -2393,8 +2404,6 @@ REVOKE ALL ON FUNCTION perdure._find_answers(suspended jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._fingerprint(value jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._flat_saves(batch jsonb, run_ids uuid[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION perdure._forget_namesakes(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._forget_past_workers(is_copy boolean, now timestamp with time zone) FROM PUBLIC;
@@ -2419,13 +2428,17 @@ REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time 
 
 REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._know_queues(names text[], now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._lanes(queues text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT answers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_key(worker_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT answers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_suspect(worker_id uuid, queues text[], workflows text[], now timestamp with time zone) FROM PUBLIC;
 
@@ -2463,7 +2476,7 @@ REVOKE ALL ON FUNCTION perdure._read_steps(run_id uuid, after integer, max_bytes
 
 REVOKE ALL ON FUNCTION perdure._ready_at(waits jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._reason_error(run_id uuid, act text, status text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._reason_error(run_id uuid, status text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
