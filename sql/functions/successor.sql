@@ -1,5 +1,5 @@
--- Invariant: a run that replaces another begins when that one has ended, and whoever that one waited for as well. An end
--- tells the successors that it sees; what committed in the same instant is found by the tick.
+-- Invariant: a run that replaces another begins when that one has ended, and whoever that one waited for as well. An
+-- end tells the successors that it sees; what committed in the same instant is found by the tick.
 -- Lock order: dispatch by run_id without waiting.
 
 create or replace function perdure._unfinished_predecessor(run_id uuid)
