@@ -22,6 +22,7 @@ from uuid import UUID
 import psycopg
 
 from . import _sql
+from ._advice import advised
 from ._connect import PREPARE_AFTER, BackOff, Complaints, Connector, check_transactions, is_direct
 from ._errors import ClaimLost
 from ._registry import Workflow
@@ -115,7 +116,7 @@ class Beat(threading.Thread):
             except Exception as error:  # noqa: BLE001  whatever it is, the next beat must come
                 if not self._was_registered:
                     self._close()
-                    self._host.refused(_explained(error))
+                    self._host.refused(error)
                     return
                 pause = self._after(error, worker_id, trouble)
             if not self._is_stopping:
@@ -174,18 +175,19 @@ class Beat(threading.Thread):
         if self._former is not None:  # known still where it is of another timeline: what it held counts as no death
             self._value(conn, self._schema(_sql.STOP_WORKER), worker_id=self._former)
             self._former = None
-        for workflow in mine.workflows:
-            self._value(conn, self._schema(_sql.PUT_WORKFLOW), **workflow.parameters())
-        worker_id = self._value(
-            conn,
-            self._schema(_sql.REGISTER_WORKER),
-            queues=list(mine.queues),
-            workflows=[workflow.name for workflow in mine.workflows],
-            name=mine.name,
-            version=mine.version,
-            lease=mine.lease,
-            is_direct=self._is_direct,
-        )
+        with advised(conn, self._schema.name, "worker"):
+            for workflow in mine.workflows:
+                self._value(conn, self._schema(_sql.PUT_WORKFLOW), **workflow.parameters())
+            worker_id = self._value(
+                conn,
+                self._schema(_sql.REGISTER_WORKER),
+                queues=list(mine.queues),
+                workflows=[workflow.name for workflow in mine.workflows],
+                name=mine.name,
+                version=mine.version,
+                lease=mine.lease,
+                is_direct=self._is_direct,
+            )
         self._is_locked = self._is_direct
         self._was_registered = True
         self._worker_id = worker_id
@@ -208,12 +210,3 @@ class Beat(threading.Thread):
         if self._conn is not None:
             self._conn.close()
             self._conn = None
-
-
-def _explained(error: Exception) -> Exception:
-    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-        return type(error)(
-            "the server is a standby and takes no writes: name the primary, or all hosts with"
-            " target_session_attrs=read-write in the connection string"
-        )
-    return error

@@ -225,7 +225,7 @@ class BoundClient(AsyncClient):
 
     async def _query(self, statement: LiteralString, /, **parameters: Any) -> list[tuple[Any, ...]]:
         connection = await _psycopg_connection(self._connection)
-        return await query(connection, self._database.schema(statement), parameters)
+        return await query(connection, self._database.schema, statement, parameters)
 
 
 async def _psycopg_connection(given: Any) -> psycopg.AsyncConnection[Any]:

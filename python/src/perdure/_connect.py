@@ -20,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
+from ._advice import advised_connecting, is_hopeless
 from ._errors import Misuse
 from ._unreadable import forgive
 
@@ -46,6 +47,9 @@ SET_MODE = (
     " directly."
 )
 
+# What passes by itself: restarts, failovers, lack of something, others who were in the way.
+PASSING = ("40", "53", "55P03", "57P", "58", "25006")
+
 # A server that vanished without a word is noticed within about 20 s.
 _KEEPALIVES = {
     "connect_timeout": 10,
@@ -65,11 +69,13 @@ class Connector:
 
     async def open(self) -> psycopg.AsyncConnection[Any]:
         """Open an autocommitting connection for asyncio."""
-        return forgive(await psycopg.AsyncConnection.connect(self.dsn, autocommit=True, **self._parameters()))
+        with advised_connecting(self.dsn):
+            return forgive(await psycopg.AsyncConnection.connect(self.dsn, autocommit=True, **self._parameters()))
 
     def open_in_thread(self) -> psycopg.Connection[Any]:
         """Open an autocommitting connection for a thread of its own."""
-        return psycopg.connect(self.dsn, autocommit=True, **self._parameters())
+        with advised_connecting(self.dsn):
+            return psycopg.connect(self.dsn, autocommit=True, **self._parameters())
 
     def pool(
         self, max_size: int, idle_limit: timedelta | None = None
@@ -78,9 +84,11 @@ class Connector:
 
         A transaction on one that is direct may be idle for the limit; for others `limit_idle` is to be called in it.
         """
+        with advised_connecting(self.dsn):
+            parameters = self._parameters()
         return AsyncConnectionPool(
             self.dsn,
-            kwargs=self._parameters(),
+            kwargs=parameters,
             min_size=0,
             max_size=max_size,
             open=False,
@@ -134,6 +142,13 @@ def check_transactions(conn: psycopg.Connection[Any]) -> None:
         if STATEMENT_POOLING in str(error):
             raise Misuse(f"{STATEMENT_MODE}. {SET_MODE}") from error
         raise
+
+
+def passes(error: psycopg.Error) -> bool:
+    """Tell whether the same may work later, on another connection."""
+    if error.sqlstate is not None:
+        return error.sqlstate.startswith(("08", *PASSING))
+    return isinstance(error, psycopg.OperationalError) and not is_hopeless(error)
 
 
 class Complaints:

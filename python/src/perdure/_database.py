@@ -14,9 +14,11 @@ from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from typing_extensions import LiteralString
 
 from . import _sql
+from ._advice import advised
 from ._codec import Codec
 from ._connect import Connector
 from ._results import ResultPoller
@@ -57,9 +59,18 @@ class Database:
             async with await self._connector.open() as conn:
                 yield conn
         else:
-            async with self._pool.connection() as conn:
-                await conn.set_autocommit(True)
-                yield conn
+            pool = self._pool
+            try:
+                conn = await pool.getconn()
+            except PoolTimeout:  # it does not say why
+                await (await self._connector.open()).close()
+                raise
+            try:
+                async with conn:
+                    await conn.set_autocommit(True)
+                    yield conn
+            finally:
+                await pool.putconn(conn)
 
     @property
     def results(self) -> ResultPoller:
@@ -72,10 +83,15 @@ class Database:
 
 
 async def query(
-    connection: psycopg.AsyncConnection[Any], statement: bytes, parameters: Mapping[str, Any]
+    connection: psycopg.AsyncConnection[Any],
+    schema: Schema,
+    statement: LiteralString,
+    parameters: Mapping[str, Any],
+    *,
+    kind: str = "client",
 ) -> list[tuple[Any, ...]]:
-    """Run one statement, whatever the connection's own cursors and rows are like."""
-    with _sql.refusals():
+    """Run one statement, whatever the connection's own cursors and rows are like; `kind` is the right that it needs."""
+    with _sql.refusals(), advised(connection, schema.name, kind):
         async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
-            await cursor.execute(statement, parameters)
+            await cursor.execute(schema(statement), parameters)
             return await cursor.fetchall()

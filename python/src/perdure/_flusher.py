@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 
 from . import _sql
 from ._backlog import ENDS, KINDS, LOOK, MAX_CALLS, SUSPEND, Backlog, Call, Kind, Row
-from ._connect import BackOff, Complaints
+from ._connect import PASSING, BackOff, Complaints
 from ._errors import ClaimLost
 from ._sql import Schema
 from ._unreadable import Unreadable
@@ -33,9 +33,6 @@ logger = logging.getLogger("perdure")
 Connection = psycopg.AsyncConnection[Any]
 
 _RIDE_PAUSE = 0.005  # after a claim that found nothing, the next that goes along with saves
-
-# What passes by itself: the same calls are sent again as they are.
-_PASSING = ("40", "53", "55P03", "57P", "58", "25006")
 
 
 class Host(Protocol):
@@ -339,4 +336,4 @@ class Flusher:
 
 
 def _passes(error: psycopg.Error) -> bool:
-    return (error.sqlstate or "").startswith(_PASSING) or isinstance(_sql.refusal(error), ClaimLost)
+    return (error.sqlstate or "").startswith(PASSING) or isinstance(_sql.refusal(error), ClaimLost)

@@ -1,7 +1,8 @@
 """Waiting for the ends of runs: all who wait in one event loop ask together.
 
 Invariant: it is asked on a connection of the app's own, so what a caller's open transaction started
-is unknown here; an unknown run is an error, never a wait for ever.
+is unknown here; an unknown run is an error, never a wait for ever. A server that goes is asked again
+when it is back, for as long as somebody waits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from . import _sql
+from ._advice import advised
+from ._connect import BackOff, Complaints, passes
 from ._errors import DecodingFailed, RunNotFound, TimedOut
 from ._sql import Schema
 from ._unreadable import readable
@@ -37,6 +40,8 @@ class ResultPoller:
         self._waiters: dict[UUID, list[asyncio.Future[Row]]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._trouble: Exception | None = None
+        self._complaints = Complaints()
 
     async def wait(self, run_id: UUID, timeout: timedelta | None) -> Row:
         """Return the run's row of run_results once it has ended; raise RunNotFound or TimedOut."""
@@ -47,7 +52,7 @@ class ResultPoller:
             self._task = asyncio.create_task(self._poll(), name="perdure results")
         done, _ = await self._settled(waiter, timeout)
         if not done:
-            raise TimedOut(f"run {run_id} has not ended within {timeout}")
+            raise TimedOut(f"run {run_id} has not ended within {timeout}") from self._trouble
         return waiter.result()
 
     async def _settled(self, waiter: asyncio.Future[Row], timeout: timedelta | None) -> tuple[set[Any], set[Any]]:
@@ -59,9 +64,19 @@ class ResultPoller:
 
     async def _poll(self) -> None:
         task = asyncio.current_task()
+        pauses = BackOff(0.05, 2.0)
         try:
-            async with self._connect() as conn:
-                await self._rounds(conn)
+            while self._is_waited_for():
+                try:
+                    async with self._connect() as conn:
+                        await self._rounds(conn)
+                    return
+                except psycopg.Error as error:
+                    if self._task is not task or not passes(error):
+                        raise
+                    self._trouble = error
+                    self._complaints.tell("results cannot be asked for, it is tried again", error)
+                await asyncio.sleep(pauses.pause())
         except Exception as error:
             if self._task is not task:
                 raise
@@ -71,19 +86,25 @@ class ResultPoller:
             if self._task is task:
                 self._task = None
 
+    def _is_waited_for(self) -> bool:
+        for run_id in [run_id for run_id, waiters in self._waiters.items() if all(w.done() for w in waiters)]:
+            del self._waiters[run_id]
+        return bool(self._waiters)
+
     async def _rounds(self, conn: psycopg.AsyncConnection[Any]) -> None:
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE
         while True:
-            for run_id in [run_id for run_id, waiters in self._waiters.items() if all(w.done() for w in waiters)]:
-                del self._waiters[run_id]
-            if not self._waiters:
+            if not self._is_waited_for():
                 self._task = None  # at once: who comes while the connection is given back begins anew
                 return
             self._wake.clear()
             asked = list(self._waiters)
             cursor = conn.cursor(row_factory=dict_row, binary=True)
-            await cursor.execute(self._schema(_sql.RUN_RESULTS), {"run_ids": asked})
+            with advised(conn, self._schema.name, "client"):
+                await cursor.execute(self._schema(_sql.RUN_RESULTS), {"run_ids": asked})
+            self._trouble = None
+            self._complaints.reset()
             rows = {row["run_id"]: row for row in await cursor.fetchall()}
             ended = [run_id for run_id in asked if run_id not in rows or rows[run_id]["status"] is not None]
             for run_id in ended:

@@ -12,20 +12,18 @@ from uuid import UUID
 
 import click
 import psycopg
-from psycopg import errors, sql
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row, tuple_row
 from typing_extensions import LiteralString
 
 from perdure import _install
+from perdure._advice import MISSING
 from perdure._build import BuildError, check_schema
 from perdure.cli import statements, trouble
 
 T = TypeVar("T")
 Kind = Literal["client", "worker", "observer", "admin"]
-
-# What the database raises when something that this version calls is not there.
-_MISSING = (errors.InvalidSchemaName, errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ def session(target: Target, kind: Kind) -> Iterator[Session]:
     with connect(target) as conn:
         try:
             yield Session(conn, target)
-        except _MISSING as error:
+        except MISSING as error:
             raise _missing(conn, target, error) from None
         except psycopg.Error as error:
             raise refused(conn, target, error, kind) from None

@@ -7,14 +7,15 @@ from typing import IO, Any
 import click
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
 
+from perdure import _advice
 from perdure._connect import SET_MODE, STATEMENT_MODE, STATEMENT_POOLING
 from perdure._visible import visible_lines
 
 FAILED = 1  # the answer is no: the database refused, a run ended badly, doctor found something
 MISUSED = 2  # wrong options, wrong JSON, a module that cannot be loaded; click's own code for it
 UNREACHABLE = 3  # no server, no installation, no Postgres binaries
+GIVEN = "--dsn or PERDURE_DSN"
 INTERRUPTED = 130  # Ctrl-C, as shells say it
 
 
@@ -45,36 +46,7 @@ def sentence(text: str) -> str:
 
 def cannot_connect(error: psycopg.Error, dsn: str) -> Trouble:
     """Say why there is no connection."""
-    said = str(error).strip()
-    where = place(dsn)
-    # libpq tells of each address it tried; the last one will do. Lines without "failed: " are its own advice.
-    tried = [line for line in said.splitlines() if "failed: " in line] or said.splitlines() or ["no reason given"]
-    reason = tried[-1].rpartition("failed: ")[2].removeprefix("FATAL:  ").strip()
-    if 'database "' in reason and "does not exist" in reason:
-        hint = "Create it (createdb), or name another one with --dsn or PERDURE_DSN."
-    elif "authentication failed" in reason or "no password supplied" in reason:
-        hint = "Put the password into --dsn, PERDURE_DSN, PGPASSWORD or ~/.pgpass."
-    elif 'role "' in reason and "does not exist" in reason:
-        hint = "Name a role that exists: postgresql://ROLE@HOST/DATABASE in --dsn or PERDURE_DSN."
-    elif isinstance(error, psycopg.ProgrammingError):
-        hint = "A DSN looks like postgresql://user:password@host:5432/database, or like: host=... dbname=..."
-    else:
-        hint = "Start the server, or name another one with --dsn or PERDURE_DSN; `perdure dev` runs one of its own."
-    return Trouble(f"cannot connect to {where}: {reason}", hint, code=UNREACHABLE)
-
-
-def place(dsn: str) -> str:
-    """Name a server without its password: what the DSN says, else what libpq finds in the environment."""
-    try:
-        parts = conninfo_to_dict(dsn)
-    except psycopg.Error:
-        return "the server"
-    for option in psycopg.pq.Conninfo.get_defaults():
-        if option.val is not None and parts.get(option.keyword.decode()) is None:
-            parts[option.keyword.decode()] = option.val.decode()
-    host, port, role, database = (parts.get(word) for word in ("host", "port", "user", "dbname"))
-    where = f"at {host}:{port}" if host else "on this machine"
-    return f"database {str(database or role)!r} {where} as role {str(role)!r}"
+    return Trouble(*_advice.cannot_connect(error, dsn, given=GIVEN), code=UNREACHABLE)
 
 
 def refused(error: psycopg.Error, *, database: str, role: str, schema: str, kind: str) -> Trouble:
@@ -82,18 +54,11 @@ def refused(error: psycopg.Error, *, database: str, role: str, schema: str, kind
     diagnostic = error.diag
     message = diagnostic.message_primary or str(error)
     detail, hint = diagnostic.message_detail, diagnostic.message_hint
-    if isinstance(error, errors.InsufficientPrivilege) and not hint:
-        return Trouble(
-            f'role "{role}" may not do this in schema "{schema}" of database "{database}": {message}',
-            f"Ask its owner for: select {schema}.grant_role('{role}', '{kind}');",
-        )
+    words = _advice.refused(error, database=database, role=role, schema=schema, kind=kind, given=GIVEN)
+    if words is not None:
+        return Trouble(*words)
     if STATEMENT_POOLING in message:
         return Trouble(STATEMENT_MODE, SET_MODE)
-    if isinstance(error, errors.ReadOnlySqlTransaction):
-        return Trouble(
-            f'this server shows database "{database}" and changes nothing: it is a standby, or the session is read-only',
-            "Name the primary, or all hosts with target_session_attrs=read-write, in --dsn or PERDURE_DSN.",
-        )
     if diagnostic.sqlstate is None or isinstance(error, errors.AdminShutdown):
         return Trouble(
             f"the connection was lost: {message.splitlines()[0]}",
@@ -106,8 +71,5 @@ def refused(error: psycopg.Error, *, database: str, role: str, schema: str, kind
 def not_installed(*, database: str, schema: str) -> Trouble:
     """There is no installation to talk to."""
     return Trouble(
-        f'Perdure is not installed in schema "{schema}" of database "{database}"',
-        "Install it with `perdure install`, or name where it is with --dsn and --schema "
-        "(PERDURE_DSN and PERDURE_SCHEMA).",
-        code=UNREACHABLE,
+        *_advice.not_installed(database=database, schema=schema, given="--dsn and --schema"), code=UNREACHABLE
     )
