@@ -57,6 +57,7 @@ set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
+set jit = off
 as $$ select r.steps from perdure._read_steps(read_steps.run_id, read_steps.after, read_steps.max_bytes) as r $$;
 comment on function perdure.read_steps(uuid, integer, integer) is
 'Read a run''s checkpoints with an ordinal above after, up to about max_bytes, one at least.
@@ -260,6 +261,7 @@ set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
+set jit = off
 as $$
 declare
   v_now timestamptz;

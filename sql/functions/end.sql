@@ -114,6 +114,7 @@ set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
+set jit = off
 as $$
   select e.run_id, e.answer from perdure._end_claimed(complete_runs.worker_id, complete_runs.ends, 'completed') as e
 $$;
@@ -134,6 +135,7 @@ set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
+set jit = off
 as $$ select e.run_id, e.answer from perdure._end_claimed(fail_runs.worker_id, fail_runs.ends, 'failed') as e $$;
 comment on function perdure.fail_runs(uuid, jsonb) is
 'End runs that have raised.
@@ -150,6 +152,7 @@ set plan_cache_mode = force_generic_plan
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
+set jit = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();

@@ -10,6 +10,7 @@ set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
+set jit = off
 as $$
   select r.run_id, o.status, o.result, o.error, o.finished_at
   from unnest(run_results.run_ids) as a (run_id)

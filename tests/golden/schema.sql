@@ -899,6 +899,7 @@ CREATE FUNCTION perdure.claim_runs(worker_id uuid, max_runs integer DEFAULT 1) R
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.complete_runs(worker_id uuid, ends jsonb) RETURNS TABLE(run_id uuid, answer text)
@@ -908,6 +909,7 @@ CREATE FUNCTION perdure.complete_runs(worker_id uuid, ends jsonb) RETURNS TABLE(
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.disable_cron() RETURNS text
@@ -922,6 +924,7 @@ CREATE FUNCTION perdure.drain(max_runs integer DEFAULT 1000) RETURNS TABLE(appli
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.enable_cron(every interval DEFAULT '00:00:01'::interval, runners integer DEFAULT 0) RETURNS text
@@ -941,6 +944,7 @@ CREATE FUNCTION perdure.fail_runs(worker_id uuid, ends jsonb) RETURNS TABLE(run_
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.fail_steps(worker_id uuid, tries jsonb) RETURNS TABLE(run_id uuid, key text, attempt integer, answer text, retry_at timestamp with time zone, checkpoint jsonb)
@@ -950,6 +954,7 @@ CREATE FUNCTION perdure.fail_steps(worker_id uuid, tries jsonb) RETURNS TABLE(ru
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.find_run(workflow text, key text) RETURNS uuid
@@ -1010,6 +1015,7 @@ CREATE FUNCTION perdure.read_steps(run_id uuid, after integer DEFAULT 0, max_byt
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.recorded_since(since timestamp with time zone) RETURNS TABLE(at timestamp with time zone, what text, run_id uuid, workflow text, run_key text, key text, detail jsonb)
@@ -1024,6 +1030,7 @@ CREATE FUNCTION perdure.recover() RETURNS integer
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.register_worker(queues text[], workflows text[], name text DEFAULT NULL::text, version text DEFAULT NULL::text, lease interval DEFAULT '00:00:30'::interval, is_direct boolean DEFAULT false) RETURNS uuid
@@ -1039,6 +1046,7 @@ CREATE FUNCTION perdure.release_runs(worker_id uuid, releases jsonb) RETURNS TAB
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.result(run_id uuid) RETURNS jsonb
@@ -1082,6 +1090,7 @@ CREATE FUNCTION perdure.run_results(run_ids uuid[]) RETURNS TABLE(run_id uuid, s
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE PROCEDURE perdure.run_ticks(IN max_seconds integer DEFAULT 58, IN every interval DEFAULT '00:00:01'::interval)
@@ -1095,6 +1104,7 @@ CREATE FUNCTION perdure.save_steps(worker_id uuid, saves jsonb) RETURNS TABLE(ru
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.save_transaction_step(worker_id uuid, save jsonb) RETURNS jsonb
@@ -1129,6 +1139,7 @@ CREATE FUNCTION perdure.start_many(workflow text, inputs jsonb[], keys text[] DE
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
@@ -1136,6 +1147,7 @@ CREATE FUNCTION perdure.start_run(workflow text, input jsonb DEFAULT '{}'::jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
@@ -1145,6 +1157,7 @@ CREATE FUNCTION perdure.stop_worker(worker_id uuid) RETURNS integer
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.suspend_runs(worker_id uuid, suspensions jsonb, keep boolean DEFAULT false) RETURNS TABLE(run_id uuid, answer text, checkpoint jsonb)
@@ -1154,6 +1167,7 @@ CREATE FUNCTION perdure.suspend_runs(worker_id uuid, suspensions jsonb, keep boo
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.terminate(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
@@ -1175,6 +1189,7 @@ CREATE FUNCTION perdure.tick() RETURNS jsonb
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.version() RETURNS text

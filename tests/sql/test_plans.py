@@ -201,6 +201,22 @@ def test_a_hot_function_reads_by_index_behind_a_long_queue_analysed(crowded: Dat
     read_by_index(crowded)
 
 
+def compiled(database: Database) -> list[str]:
+    """What is compiled before it is executed: it takes a hundred times as long as the execution."""
+    watched = Watched(database)
+    live(watched, database.connect(), database)
+    return [f"{name}: {text(plan)}" for name, plans in watched.plans.items() for plan in plans if "JIT" in plan]
+
+
+def test_a_hot_function_is_not_compiled_on_a_new_database(database: Database, conn: Connection) -> None:
+    assert_none(compiled(database), "compiled")
+
+
+@pytest.mark.slow
+def test_a_hot_function_is_not_compiled_behind_a_long_queue(crowded: Database) -> None:
+    assert_none(compiled(crowded), "compiled")
+
+
 def buffers(conn: Connection, query: str, *parameters: Any) -> int:
     """Pages touched by a statement, by what it calls too."""
     row = conn.execute(f"explain (analyze, buffers, format json) {query}".encode(), parameters).fetchone()
