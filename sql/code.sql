@@ -26,6 +26,7 @@
 \ir functions/attempt.sql
 \ir functions/wait.sql
 \ir functions/recovery.sql
+\ir functions/line.sql
 \ir functions/tick.sql
 \ir functions/hold.sql
 \ir functions/cron.sql

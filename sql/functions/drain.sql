@@ -25,6 +25,7 @@ declare
   v_state text;
   v_answer text;
   v_ends_at timestamptz;
+  v_is_in_line boolean;
 begin
   select s.state into v_state from perdure._states(array[_apply_act.run_id], _apply_act.act) as s;
   select r.answer into strict v_answer from perdure.act_rules as r where r.state = v_state and r.act = _apply_act.act;
@@ -56,11 +57,14 @@ begin
       set is_paused = true, told_at = case when d.worker_id is not null then _apply_act.now end
       where d.run_id = _apply_act.run_id;
     when 'resume' then
+      select d.cancel is null and perdure._is_in_line(d, _apply_act.now) into v_is_in_line
+      from perdure.dispatch as d where d.run_id = _apply_act.run_id;
       update perdure.dispatch as d
       set
         is_paused = false,
         recoveries = 0,
         ready_at = case
+          when v_is_in_line then _apply_act.now  -- however late the clock was when it was paused
           when d.cancel is null then greatest(d.ready_at, _apply_act.now)
           else _apply_act.now  -- it may have been suspended, paused, before it heard of the cancel
         end

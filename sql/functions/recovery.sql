@@ -13,6 +13,7 @@ declare
   v_started_at constant timestamptz := perdure._sessions_since();
   v_last perdure.timeline;
   v_is_mine boolean;
+  v_reached_at timestamptz;
 begin
   select t.* into v_last from perdure.timeline as t where t.timeline = v_timeline for no key update skip locked;
   v_is_mine := found;
@@ -30,9 +31,11 @@ begin
       then least(v_last.watched_since, _watch.now)
     else _watch.now
   end;
+  v_reached_at := greatest(
+    v_last.reached_at, case when v_last.ticked_at > _watch.now + interval '10 seconds' then v_last.ticked_at end);
   if v_is_mine then
     update perdure.timeline as t
-    set calm_since = _watch.calm_since, watched_since = _watch.watched_since, ticked_at = _watch.now
+    set calm_since = _watch.calm_since, watched_since = _watch.watched_since, ticked_at = _watch.now, reached_at = v_reached_at
     where t.timeline = v_timeline;
   elsif v_last.timeline is null then
     begin
@@ -57,7 +60,7 @@ comment on function perdure._watch(timestamptz) is
 'Note that somebody looks for deaths now, and on which timeline.
 Tells since when the server has been seen on it since it last ended all sessions, and since when somebody has looked without a
 pause: a frozen host or a clock that jumps is no silence of the workers. No time of these is ahead of now, wherever the
-clock was before. Never waits.';
+clock was before; how far it was ahead is noted for _bring_back. Never waits.';
 
 create or replace function perdure._is_dead(
   worker_id uuid, now timestamptz, calm_since timestamptz, watched_since timestamptz

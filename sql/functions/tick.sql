@@ -114,14 +114,15 @@ begin
     'skipped', v_drained.skipped,
     'overdue', perdure._meet_deadlines(v_now),
     'recovered', perdure.recover(),
-    'freed', perdure._free_forgotten(v_now));
+    'freed', perdure._free_forgotten(v_now),
+    'brought_back', perdure._bring_back(v_now));
   -- only in a transaction of its own: in a longer one the lock would keep every sender waiting
   return v_done || jsonb_build_object(
     'truncated', transaction_timestamp() = statement_timestamp() and perdure._truncate_wake());
 end;
 $$;
 comment on function perdure.tick() is
-'Do one round of the engine''s housekeeping: drain, deadlines, deaths, successors.
-Returns an object with what it did: drained, skipped, overdue, recovered, freed, truncated. On hold it notes that, does
-nothing else, and returns an object with held: the reason. May be called by anybody at
-any time; each part locks without waiting, until the transaction ends. Raises 55000 outside READ COMMITTED.';
+'Do one round of the engine''s housekeeping: drain, deadlines, deaths, successors, a clock that was set back.
+Returns an object with what it did: drained, skipped, overdue, recovered, freed, brought_back, truncated. On hold it
+notes that, does nothing else, and returns an object with held: the reason. May be called by anybody at any time; each
+part locks without waiting, until the transaction ends. Raises 55000 outside READ COMMITTED.';

@@ -23,6 +23,7 @@ create table perdure.timeline (
   calm_since timestamptz not null,
   watched_since timestamptz not null,
   ticked_at timestamptz,
+  reached_at timestamptz,
   constraint timeline_pkey primary key (timeline)
 );
 
@@ -36,6 +37,8 @@ comment on column perdure.timeline.watched_since is
 'Since when somebody has ticked without a longer pause: a silence that nobody watched is no death.';
 comment on column perdure.timeline.ticked_at is
 'When somebody looked for deaths last, as each tick does: it tells whether anybody does the housekeeping.';
+comment on column perdure.timeline.reached_at is
+'Up to where the clock had come before it was set back; null once no ready run stands in line there any more.';
 
 create table perdure.audit (
   audit_id uuid not null,

@@ -68,6 +68,11 @@ CREATE FUNCTION perdure._because(reason text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._bring_back(now timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._bury_workers(now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -607,6 +612,11 @@ CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS TABLE
 
 CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone) RETURNS boolean
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -1459,7 +1469,8 @@ CREATE TABLE perdure.timeline (
     since timestamp with time zone NOT NULL,
     calm_since timestamp with time zone NOT NULL,
     watched_since timestamp with time zone NOT NULL,
-    ticked_at timestamp with time zone
+    ticked_at timestamp with time zone,
+    reached_at timestamp with time zone
 );
 
 CREATE VIEW perdure.versions AS
@@ -2321,6 +2332,8 @@ REVOKE ALL ON FUNCTION perdure._audit(act text, run_id uuid, reason text, detail
 
 REVOKE ALL ON FUNCTION perdure._because(reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._bring_back(now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._bury_workers(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._bytes(payload jsonb) FROM PUBLIC;
@@ -2440,6 +2453,8 @@ REVOKE ALL ON FUNCTION perdure._hold_setting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
 

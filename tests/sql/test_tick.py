@@ -29,7 +29,15 @@ def tick(conn: Connection) -> dict[str, Any]:
 
 
 def test_a_tick_tells_what_it_did(conn: Connection) -> None:
-    nothing = {"drained": 0, "skipped": 0, "overdue": 0, "recovered": 0, "freed": 0, "truncated": False}
+    nothing = {
+        "drained": 0,
+        "skipped": 0,
+        "overdue": 0,
+        "recovered": 0,
+        "freed": 0,
+        "brought_back": 0,
+        "truncated": False,
+    }
     assert tick(conn) == nothing
     run_id = start(conn)
     act(conn, "pause", run_id)
