@@ -136,6 +136,7 @@ begin
   end if;
   return jsonb_build_object(
     'timeline', v_timeline,
+    'clock', extract(epoch from v_now),
     'reconcile', v_disagreements >= 2,
     'hold', perdure._hold(),
     'runs', coalesce(v_told, '[]'));
@@ -143,7 +144,7 @@ end;
 $$;
 comment on function perdure.beat(uuid, integer, jsonb) is
 'Show that a worker is alive, how many runs it holds and which steps it has been running for long.
-activity is an array of objects with run_id, key, since, progress. Returns an object: timeline of the server; reconcile,
+activity is an array of objects with run_id, key, since, progress. Returns an object: timeline of the server; clock, its time in seconds since 1970; reconcile,
 true after two beats in a row that disagree about the number held (ask worker_runs then); hold, the reason why the
 install is on hold, null while it is not: begin no step, and give back all runs (release_runs); runs that were told
 something since they were claimed, each with run_id, claim, cancel, is_paused, is_told.

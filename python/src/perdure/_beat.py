@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,8 +60,8 @@ class Host(Protocol):
         """Hear the worker's id; what is in memory under an earlier one is lost."""
         ...
 
-    def told(self, worker_id: UUID, answer: dict[str, Any]) -> None:
-        """Hear what the database answered to a beat."""
+    def told(self, worker_id: UUID, answer: dict[str, Any], asked: float, answered: float) -> None:
+        """Hear what the database answered to a beat, between which two moments of `time.time()`."""
         ...
 
     def refused(self, error: Exception) -> None:
@@ -146,13 +147,14 @@ class Beat(threading.Thread):
             return
         if self._is_direct and not self._is_locked:
             self._is_locked = self._value(conn, self._schema(_sql.WORKER_LOCK), worker_id=worker_id)
+        asked = time.time()
         beat = {"worker_id": worker_id, "runs_held": self._host.runs_held()}
         try:
             activity = _sql.to_json(self._host.activity())
             answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity=activity)
         except (ValueError, psycopg.DataError):  # a step told of a progress that jsonb cannot keep
             answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity="[]")
-        self._host.told(worker_id, answer)
+        self._host.told(worker_id, answer, asked, time.time())
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._conn is None:

@@ -23,6 +23,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from . import _sql, _wire
 from ._backlog import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Kind
+from ._clock import Clock
 from ._connect import Connector, limit_idle
 from ._engine import (
     Answered,
@@ -65,8 +66,10 @@ class Carrier:
         worker_id: Callable[[], UUID | None],
         max_steps: int,
         lease: timedelta,
+        clock: Clock,
     ) -> None:
         self._schema = schema
+        self._clock = clock
         self._flusher = flusher
         self._worker_id = worker_id
         self._idle_limit = IDLE_LEASES * lease
@@ -87,8 +90,8 @@ class Carrier:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     def now(self) -> datetime:
-        """Return the worker's clock."""
-        return datetime.now(timezone.utc)
+        """Return the database's clock, as it is known here."""
+        return self._clock.now()
 
     def forget(self, claim: UUID) -> None:
         """Note that a claim has left memory."""

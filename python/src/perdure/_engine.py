@@ -164,7 +164,7 @@ class Engine(Protocol):
     """Where plain functions run as steps."""
 
     def now(self) -> datetime:
-        """Return the worker's clock, aware; used for waiting in memory and `started_at` only."""
+        """Return the database's clock as it is known here, aware; used for waiting in memory and `started_at` only."""
         ...
 
     async def save(self, run: Claimed, save: Save) -> Recorded:

@@ -241,7 +241,7 @@ class Execution:
         self._is_scheduled = False
         if self._end is None or self._end.done():
             return
-        Execution.in_code = (self, datetime.now(timezone.utc))
+        Execution.in_code = (self, self.engine.now())
         try:
             self._advance()
         except (StepConflict, DecodingFailed, Misuse) as error:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure")
 
 _LOOK_PAUSE = 0.1
-"""Seconds between two looks at a wait that is due by the worker's clock and not yet by the database's."""
+"""Seconds between two looks at a wait that is due by the clock here and not yet by the database's."""
 
 
 class Waits:

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from . import _sql, _wire
 from ._backlog import RELEASE, Backlog, Call, Row
 from ._beat import INTERVAL, Beat, Registration
 from ._carrier import Carrier
+from ._clock import Clock
 from ._connect import Connector, prepare_if_direct
 from ._errors import ClaimLost, Misuse
 from ._execution import Execution, ExecutionOptions
@@ -88,7 +89,10 @@ class Worker:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
         self._flusher = Flusher(schema, self._open, self, self._backlog)
-        self._carrier = Carrier(schema, self._flusher, lambda: self._worker_id, options.max_steps, options.lease)
+        self._clock = Clock()
+        self._carrier = Carrier(
+            schema, self._flusher, lambda: self._worker_id, options.max_steps, options.lease, self._clock
+        )
         self._flushing: asyncio.Task[None] | None = None
         registration = Registration(self.name, options.version, options.queues, list(registry), options.lease)
         interval = min(INTERVAL, options.lease.total_seconds() / 3)
@@ -242,10 +246,13 @@ class Worker:
         if not self._ready.done():
             self._ready.set_exception(error)
 
-    def told(self, worker_id: UUID, answer: Mapping[str, Any]) -> None:
+    def told(self, worker_id: UUID, answer: Mapping[str, Any], is_clock_set: bool) -> None:
         """Pass on what runs were told."""
         if worker_id != self._worker_id:
             return
+        if is_clock_set:  # what is due in memory is due at another time
+            for held in self._claims.values():
+                held.tell()
         for told in answer["runs"]:
             execution = self._claims.get(UUID(told["run_id"]))
             if execution is None or str(execution.claimed.claim) != told["claim"]:
@@ -272,7 +279,8 @@ class Worker:
 
     def activity(self) -> list[dict[str, Any]]:
         """Return the steps that have run for longer than a second. Called in the beat's thread."""
-        early = datetime.now(timezone.utc) - timedelta(seconds=1)
+        now = self._clock.now()
+        early = now - timedelta(seconds=1)
         found = []
         for execution in list(self._claims.values()):
             with suppress(RuntimeError):  # its steps change while they are looked at
@@ -288,7 +296,7 @@ class Worker:
             logger.warning(
                 "workflow %s, run %s: its own code has run for %.0f s without an await, and all runs of this worker wait "
                 "for it; what takes long belongs in a step",
-                execution.workflow.name, execution.claimed.run_id, (datetime.now(timezone.utc) - since).total_seconds(),
+                execution.workflow.name, execution.claimed.run_id, (now - since).total_seconds(),
             )  # fmt: skip
         return found
 
@@ -308,8 +316,9 @@ class _FromThread:
     def registered(self, worker_id: UUID) -> None:
         self._pass_on(self._worker.registered, worker_id)
 
-    def told(self, worker_id: UUID, answer: dict[str, Any]) -> None:
-        self._pass_on(self._worker.told, worker_id, answer)
+    def told(self, worker_id: UUID, answer: dict[str, Any], asked: float, answered: float) -> None:
+        is_clock_set = self._worker._clock.heard(answer["clock"], asked, answered)  # noqa: SLF001
+        self._pass_on(self._worker.told, worker_id, answer, is_clock_set)
 
     def refused(self, error: Exception) -> None:
         self._pass_on(self._worker.refused, error)
