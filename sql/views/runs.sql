@@ -22,7 +22,12 @@ select
   d.worker_id,
   d.claim,
   d.claimed_at,
-  d.waits,
+  -- what cannot be read, after damage, would hide all runs in every view that reads it
+  jsonb_path_query_array(
+    d.waits,
+    '$[*] ? (@.type() == "object" && (!exists (@.until) || @.until == null
+      || @.until like_regex "^(-?infinity|[0-9]{4,6}-[01][0-9]-[0-3][0-9]T[0-9:.+-]+)$"))'
+  ) as waits,
   d.cancel,
   d.recoveries,
   d.is_paused,
@@ -40,7 +45,7 @@ comment on column perdure._unfinished.ends_at is 'Its deadline, or the end of it
 comment on column perdure._unfinished.worker_id is 'Worker that holds it.';
 comment on column perdure._unfinished.claim is 'Token of its latest claim.';
 comment on column perdure._unfinished.claimed_at is 'When it was claimed last.';
-comment on column perdure._unfinished.waits is 'What it waits for.';
+comment on column perdure._unfinished.waits is 'What it waits for, as far as it can be read.';
 comment on column perdure._unfinished.cancel is 'How it has to end, if it has to.';
 comment on column perdure._unfinished.recoveries is 'Deaths of its workers in a row.';
 comment on column perdure._unfinished.is_paused is 'Whether nobody may take it.';

@@ -14,6 +14,7 @@ from (
   ('a_dispatch_row_agrees_with_its_run', 'What was copied into it is what the run says.'),
   ('a_key_names_its_run', 'A key names a run that was started with it.'),
   ('a_suspended_run_can_be_woken', 'A run that waits without end waits for a message.'),
+  ('what_a_run_waits_for_is_known', 'A wait is an object with a time that can be read, or none.'),
   ('a_wait_ends_in_time', 'A suspended run is ready no later than the first of its waits ends.'),
   ('a_message_wakes_its_run', 'A run whose message is there is ready, or has a wake.'),
   ('a_cancel_wakes_its_run', 'A suspended run hears of its cancel at once.'),
@@ -114,8 +115,13 @@ where d.worker_id is null
   and r.start_at is distinct from 'infinity'  -- as it was asked for
   and not coalesce(d.waits @? '$[*] ? (@.kind == "signal")', false)
 union all
-select 'a_wait_ends_in_time', d.run_id, format('it ends at %s, ready at %s', w.until, d.ready_at)
+select 'what_a_run_waits_for_is_known', d.run_id, format('readable is %s', u.waits)
 from perdure.dispatch as d
+join perdure._unfinished as u on d.run_id = u.run_id
+where jsonb_array_length(u.waits) < jsonb_array_length(d.waits)
+union all
+select 'a_wait_ends_in_time', d.run_id, format('it ends at %s, ready at %s', w.until, d.ready_at)
+from perdure._unfinished as d
 cross join
   lateral (
     select min(j.until) as until from jsonb_to_recordset(d.waits) as j (until timestamptz)
@@ -123,7 +129,7 @@ cross join
 where d.waits is not null and d.ready_at > w.until and d.ready_at > (select perdure._clock())
 union all
 select distinct 'a_message_wakes_its_run', d.run_id, format('signal %s', s.name)
-from perdure.dispatch as d
+from perdure._unfinished as d
 cross join lateral jsonb_to_recordset(d.waits) as w (kind text, name text)
 join perdure.signal as s on d.run_id = s.run_id and w.name = s.name
 where d.waits is not null

@@ -308,7 +308,7 @@ CREATE VIEW perdure._unfinished AS
     d.worker_id,
     d.claim,
     d.claimed_at,
-    d.waits,
+    jsonb_path_query_array(d.waits, '$[*]?(@.type() == "object" && ((!(exists (@."until")) || @."until" == null) || @."until" like_regex "^(-?infinity|[0-9]{4,6}-[01][0-9]-[0-3][0-9]T[0-9:.+-]+)$"))'::jsonpath) AS waits,
     d.cancel,
     d.recoveries,
     d.is_paused,
@@ -1220,7 +1220,7 @@ CREATE FUNCTION perdure.worker_runs(worker_id uuid) RETURNS TABLE(run_id uuid, c
 CREATE VIEW perdure._invariants AS
  SELECT i.invariant,
     i.meaning
-   FROM ( VALUES ('a_run_is_unfinished_or_ended'::text,'A run has a row in dispatch or in outcome.'::text), ('an_ended_run_is_not_dispatched'::text,'No run has both.'::text), ('what_is_kept_belongs_to_a_run'::text,'No row of another table names a run that is not there.'::text), ('a_dispatch_row_agrees_with_its_run'::text,'What was copied into it is what the run says.'::text), ('a_key_names_its_run'::text,'A key names a run that was started with it.'::text), ('a_suspended_run_can_be_woken'::text,'A run that waits without end waits for a message.'::text), ('a_wait_ends_in_time'::text,'A suspended run is ready no later than the first of its waits ends.'::text), ('a_message_wakes_its_run'::text,'A run whose message is there is ready, or has a wake.'::text), ('a_cancel_wakes_its_run'::text,'A suspended run hears of its cancel at once.'::text), ('an_act_wakes_its_run'::text,'An act that is not answered has a wake.'::text), ('a_wake_is_drained_soon'::text,'No wake of an unfinished run is older than a minute.'::text), ('a_deadline_is_kept'::text,'No run is 5 minutes past its deadline or the end of its grace.'::text), ('a_successor_waits_for_a_run'::text,'A run that replaces another waits until that one has ended.'::text), ('a_successor_is_freed_soon'::text,'That one has ended no longer than a minute ago.'::text), ('a_claim_belongs_to_a_live_worker'::text,'Whoever holds a run is alive, or has just died.'::text), ('a_claim_is_used_once'::text,'No two runs have the same token.'::text), ('a_worker_reports_its_runs'::text,'A live worker knows of the runs that it holds.'::text), ('a_worker_has_a_heartbeat'::text,'A registered worker has a row of its own to beat in.'::text), ('only_a_claimed_run_is_told'::text,'A note to a worker goes when the worker lets go.'::text), ('a_run_dies_after_its_last_recovery'::text,'No run survives more deaths than it may.'::text), ('a_signal_is_consumed_once'::text,'No two waits of a run consumed the same message.'::text), ('a_consumed_signal_was_sent'::text,'What a wait consumed is in the mailbox, under the wait''s name.'::text), ('ordinals_of_a_run_differ'::text,'No two checkpoints of a run have the same place in its order.'::text), ('an_exhausted_step_is_on_record'::text,'A step without a next try has its error as checkpoint.'::text), ('the_install_has_one_row'::text,'It is known what is installed here.'::text), ('partitions_are_cut_alike'::text,'All tables of a run have the same partitions, open at both ends.'::text), ('tables_are_granted_to_nobody'::text,'Whoever is not the owner has views and functions only.'::text)) i(invariant, meaning);
+   FROM ( VALUES ('a_run_is_unfinished_or_ended'::text,'A run has a row in dispatch or in outcome.'::text), ('an_ended_run_is_not_dispatched'::text,'No run has both.'::text), ('what_is_kept_belongs_to_a_run'::text,'No row of another table names a run that is not there.'::text), ('a_dispatch_row_agrees_with_its_run'::text,'What was copied into it is what the run says.'::text), ('a_key_names_its_run'::text,'A key names a run that was started with it.'::text), ('a_suspended_run_can_be_woken'::text,'A run that waits without end waits for a message.'::text), ('what_a_run_waits_for_is_known'::text,'A wait is an object with a time that can be read, or none.'::text), ('a_wait_ends_in_time'::text,'A suspended run is ready no later than the first of its waits ends.'::text), ('a_message_wakes_its_run'::text,'A run whose message is there is ready, or has a wake.'::text), ('a_cancel_wakes_its_run'::text,'A suspended run hears of its cancel at once.'::text), ('an_act_wakes_its_run'::text,'An act that is not answered has a wake.'::text), ('a_wake_is_drained_soon'::text,'No wake of an unfinished run is older than a minute.'::text), ('a_deadline_is_kept'::text,'No run is 5 minutes past its deadline or the end of its grace.'::text), ('a_successor_waits_for_a_run'::text,'A run that replaces another waits until that one has ended.'::text), ('a_successor_is_freed_soon'::text,'That one has ended no longer than a minute ago.'::text), ('a_claim_belongs_to_a_live_worker'::text,'Whoever holds a run is alive, or has just died.'::text), ('a_claim_is_used_once'::text,'No two runs have the same token.'::text), ('a_worker_reports_its_runs'::text,'A live worker knows of the runs that it holds.'::text), ('a_worker_has_a_heartbeat'::text,'A registered worker has a row of its own to beat in.'::text), ('only_a_claimed_run_is_told'::text,'A note to a worker goes when the worker lets go.'::text), ('a_run_dies_after_its_last_recovery'::text,'No run survives more deaths than it may.'::text), ('a_signal_is_consumed_once'::text,'No two waits of a run consumed the same message.'::text), ('a_consumed_signal_was_sent'::text,'What a wait consumed is in the mailbox, under the wait''s name.'::text), ('ordinals_of_a_run_differ'::text,'No two checkpoints of a run have the same place in its order.'::text), ('an_exhausted_step_is_on_record'::text,'A step without a next try has its error as checkpoint.'::text), ('the_install_has_one_row'::text,'It is known what is installed here.'::text), ('partitions_are_cut_alike'::text,'All tables of a run have the same partitions, open at both ends.'::text), ('tables_are_granted_to_nobody'::text,'Whoever is not the owner has views and functions only.'::text)) i(invariant, meaning);
 
 CREATE TABLE perdure.act_<period> (
     run_id uuid NOT NULL,
@@ -1944,10 +1944,17 @@ UNION ALL
      LEFT JOIN perdure.run r ON ((d.run_id = r.run_id)))
   WHERE ((d.worker_id IS NULL) AND (d.ready_at = 'infinity'::timestamp with time zone) AND (d.predecessor_id IS NULL) AND (r.start_at IS DISTINCT FROM 'infinity'::timestamp with time zone) AND (NOT COALESCE((d.waits @? '$[*]?(@."kind" == "signal")'::jsonpath), false)))
 UNION ALL
+ SELECT 'what_a_run_waits_for_is_known'::text AS invariant,
+    d.run_id,
+    format('readable is %s'::text, u.waits) AS detail
+   FROM (perdure.dispatch d
+     JOIN perdure._unfinished u ON ((d.run_id = u.run_id)))
+  WHERE (jsonb_array_length(u.waits) < jsonb_array_length(d.waits))
+UNION ALL
  SELECT 'a_wait_ends_in_time'::text AS invariant,
     d.run_id,
     format('it ends at %s, ready at %s'::text, w.until, d.ready_at) AS detail
-   FROM (perdure.dispatch d
+   FROM (perdure._unfinished d
      CROSS JOIN LATERAL ( SELECT min(j.until) AS until
            FROM jsonb_to_recordset(d.waits) j(until timestamp with time zone)) w)
   WHERE ((d.waits IS NOT NULL) AND (d.ready_at > w.until) AND (d.ready_at > ( SELECT perdure._clock() AS _clock)))
@@ -1955,7 +1962,7 @@ UNION ALL
  SELECT DISTINCT 'a_message_wakes_its_run'::text AS invariant,
     d.run_id,
     format('signal %s'::text, s.name) AS detail
-   FROM ((perdure.dispatch d
+   FROM ((perdure._unfinished d
      CROSS JOIN LATERAL jsonb_to_recordset(d.waits) w(kind text, name text))
      JOIN perdure.signal s ON (((d.run_id = s.run_id) AND (w.name = s.name))))
   WHERE ((d.waits IS NOT NULL) AND (NOT d.is_paused) AND (d.ready_at > ( SELECT perdure._clock() AS _clock)) AND (w.kind = 'signal'::text) AND (NOT (EXISTS ( SELECT

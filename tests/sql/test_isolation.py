@@ -66,6 +66,20 @@ def test_a_run_with_bad_waits_does_not_stop_claims(database: Database, conn: Con
     assert "array of objects" in str(database.value("select reason from perdure.act where run_id = %s", runs[1]))
 
 
+def test_a_run_with_bad_waits_is_told_of_and_hides_no_other(database: Database, conn: Connection) -> None:
+    worker = Worker(database)
+    good, bad = (start(conn) for _ in range(2))
+    for held in worker.claim(2):
+        worker.suspend(held, wait("paid"))
+    spoil_waits(database, bad)
+    found = database.admin.execute("select invariant, run_id from perdure.violations").fetchall()
+    assert ("what_a_run_waits_for_is_known", bad) in found
+    assert {run_id for _, run_id in found} == {bad}
+    assert [row[0] for row in database.admin.execute("select run_id from perdure.waits").fetchall()] == [good]
+    assert call(conn, "explain", run_id=bad)
+    assert database.value("select count(*) from perdure.runs") == 2
+
+
 def test_a_run_with_bad_waits_does_not_stop_a_drain(database: Database, conn: Connection) -> None:
     worker = Worker(database)
     runs = three_runs(conn)

@@ -84,6 +84,14 @@ def break_a_suspended_run_can_be_woken(database: Database, conn: Connection) -> 
     return run_id
 
 
+def break_what_a_run_waits_for_is_known(database: Database, conn: Connection) -> UUID | None:
+    run_id = suspended(database, wait("nap", "sleep", until="2100-01-01"), wait("paid"))
+    execute(
+        database, """update perdure.dispatch set waits = jsonb_set(waits, '{0,until}', '"2100-01-01 or so"')"""
+    )
+    return run_id
+
+
 def break_a_wait_ends_in_time(database: Database, conn: Connection) -> UUID | None:
     run_id = suspended(database, wait("nap", "sleep", until="2100-01-01"))
     execute(database, "update perdure.dispatch set ready_at = '2101-01-01'")
