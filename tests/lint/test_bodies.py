@@ -69,10 +69,10 @@ def test_every_error_code_is_listed_and_every_listed_one_is_raised(
     assert_none(listed - raised, "in the view perdure.errors but never raised")
 
 
-def test_only_now_reads_a_clock(installed: Database, routines: list[Routine]) -> None:
-    definitions = {r.signature: r.body for r in routines if r.name != "_now"}
-    definitions |= dict(
-        installed.admin.execute(
+def views_and_defaults(database: Database) -> dict[str, str]:
+    """What stands in views and in the defaults of columns."""
+    return dict(
+        database.admin.execute(
             """
             select c.oid::regclass::text, pg_get_viewdef(c.oid) from pg_class as c
             where c.relnamespace = 'perdure'::regnamespace and c.relkind in ('v', 'm')
@@ -84,6 +84,11 @@ def test_only_now_reads_a_clock(installed: Database, routines: list[Routine]) ->
             """
         ).fetchall()
     )
+
+
+def test_only_now_reads_a_clock(installed: Database, routines: list[Routine]) -> None:
+    definitions = {r.signature: r.body for r in routines if r.name != "_now"}
+    definitions |= views_and_defaults(installed)
     readers = {
         name
         for name, text in definitions.items()
@@ -91,6 +96,22 @@ def test_only_now_reads_a_clock(installed: Database, routines: list[Routine]) ->
     }
     assert_none(readers - set(CLOCK_READERS), "reads a clock and is not listed")
     assert_none(set(CLOCK_READERS) - readers, "listed, but reads no clock")
+
+
+RANDOM = re.compile(r"\bgen_random_uuid\b|\buuidv[47]\b|\buuid_generate_v", re.IGNORECASE)
+
+# Who else may make an id at random, and why.
+RANDOM_MAKERS = {"perdure.install.install_id": "set by the installer, before there is a _random_uuid()"}
+
+
+def test_only_random_uuid_makes_ids_at_random(installed: Database, routines: list[Routine]) -> None:
+    """A simulation replaces that one function: the same seed gives the same ids and claims."""
+    assert any(r.name == "_random_uuid" and RANDOM.search(bodies.code(r.body)) for r in routines)
+    definitions = {r.signature: r.body for r in routines if r.name != "_random_uuid"}
+    definitions |= views_and_defaults(installed)
+    makers = {name for name, text in definitions.items() if RANDOM.search(bodies.code(text))}
+    assert_none(makers - set(RANDOM_MAKERS), "makes a random id and is not listed")
+    assert_none(set(RANDOM_MAKERS) - makers, "listed, but makes no random id")
 
 
 def test_plpgsql_check_is_silent(database: Database) -> None:
