@@ -86,9 +86,7 @@ def break_a_suspended_run_can_be_woken(database: Database, conn: Connection) -> 
 
 def break_what_a_run_waits_for_is_known(database: Database, conn: Connection) -> UUID | None:
     run_id = suspended(database, wait("nap", "sleep", until="2100-01-01"), wait("paid"))
-    execute(
-        database, """update perdure.dispatch set waits = jsonb_set(waits, '{0,until}', '"2100-01-01 or so"')"""
-    )
+    execute(database, """update perdure.dispatch set waits = jsonb_set(waits, '{0,until}', '"2100-01-01 or so"')""")
     return run_id
 
 
