@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+
+from support.calls import CALLS, CRON, Stage
 from support.database import Database
+from support.effects import exact
 from support.ending import kill_backend
-from support.engine import Worker, scalar, start
+from support.engine import Worker, scalar, start, with_no_grace
+from support.gates import Gates
 
 
 def test_the_sessions_that_a_killed_backend_takes_along_are_no_deaths(own_database: Database) -> None:
@@ -36,3 +44,31 @@ def test_the_sessions_that_a_killed_backend_takes_along_are_no_deaths(own_databa
     back.conn.close()
     database.wait_until("select count(*) = 0 from pg_locks where locktype = 'advisory'")
     assert scalar(conn, "recover") == 1, "the grace is over"
+
+
+# They drain or take back what others have begun, and so come out otherwise beside them; or there is one of its kind.
+ALONE = {"claim_runs", "drain", "recover", "tick", "run_ticks", "hold", "adopt", "grant_role", "revoke_role", "version"}
+
+
+@pytest.mark.slow
+def test_a_killed_backend_leaves_no_trace_of_any_call_that_was_under_way_in_the_server(own_database: Database) -> None:
+    database = own_database
+    with_no_grace(database)
+    database.clock.stop()
+    gates = Gates(database)
+    conn = database.connect()
+    calls = [call for call in CALLS if call.function not in CRON | ALONE]
+    prepared = {call.name: call.prepare(Stage(database, conn, call.name)) for call in calls}
+    passed = {call.name: gates.rehearse(conn, call, prepared[call.name])[0] for call in calls}
+    before = exact(conn)
+    with ExitStack() as stack:
+        inside = [stack.enter_context(gates.inside(call, prepared[call.name], passed[call.name])) for call in calls]
+        kill_backend(database, inside[0][0])
+        for _, result in inside:
+            with pytest.raises(psycopg.OperationalError):
+                result.result(60)
+    conn = database.connect()
+    assert exact(conn) == before
+    for call in calls:
+        call.make(conn, prepared[call.name])
+    assert conn.execute("select invariant, run_id, detail from perdure.violations").fetchall() == []

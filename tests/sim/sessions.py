@@ -23,6 +23,7 @@ from typing import Any
 from psycopg import pq
 
 from support import provision
+from support.bodies import between_statements
 from support.database import FORGETFUL, Database, PostgresServer, any_server, private_server, remove
 
 EPOCH = "2030-01-01 00:00:00+00"
@@ -120,18 +121,12 @@ def with_pauses(definition: str) -> str:
     Each seed chooses a twelfth of the places, and pauses there often.
     """
     name = definition.split("(", 1)[0]
-    head, begin, body = definition.partition("\nbegin\n")
-    lines, last = [], "begin"
-    for line in body.split("\n"):
-        is_statement = re.match(r"  (?!end\b|get\b|exception\b|elsif\b|else\b|when\b|--|declare\b)\S", line)
-        if is_statement and (last == "begin" or last.endswith(";")):
-            place = zlib.crc32(f"{name} {line}".encode()) % 1_000_000
-            lines.append(f"  assert sim.pause({place});")  # unlike perform it leaves FOUND as it is
-        lines.append(line)
-        stripped = line.split("  --")[0].strip()
-        if stripped and not stripped.startswith("--"):
-            last = stripped
-    return head + begin + "\n".join(lines)
+
+    def pause(line: str) -> str:
+        place = zlib.crc32(f"{name} {line}".encode()) % 1_000_000
+        return f"assert sim.pause({place});"  # unlike perform it leaves FOUND as it is
+
+    return between_statements(definition, pause)
 
 
 @lru_cache(maxsize=65536)

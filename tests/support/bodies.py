@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,21 @@ def nodes(tree: Any, kind: str) -> Iterator[Any]:
     elif isinstance(tree, list):
         for value in tree:
             yield from nodes(value, kind)
+
+
+def between_statements(definition: str, make: Callable[[str], str]) -> str:
+    """Put a statement between any two of a function in PL/pgSQL, made from the first line of the one that follows."""
+    head, begin, body = definition.partition("\nbegin\n")
+    lines, last = [], "begin"
+    for line in body.split("\n"):
+        is_statement = re.match(r"  (?!end\b|get\b|exception\b|elsif\b|else\b|when\b|--|declare\b)\S", line)
+        if is_statement and (last == "begin" or last.endswith(";")):
+            lines.append(f"  {make(line)}")
+        lines.append(line)
+        stripped = line.split("  --")[0].strip()
+        if stripped and not stripped.startswith("--"):
+            last = stripped
+    return head + begin + "\n".join(lines)
 
 
 def _texts(tree: Any) -> Iterator[str]:
