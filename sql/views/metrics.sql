@@ -59,6 +59,13 @@ from perdure.timeline as t
 having max(t.ticked_at) is not null
 union all
 select
+  'perdure_failover_age_seconds',
+  jsonb_build_object('timeline', max(t.timeline)::text),
+  extract(epoch from (select perdure._clock()) - max(t.since))::double precision
+from perdure.timeline as t
+having count(*) > 1
+union all
+select
   'perdure_held',
   '{}',
   count(*)::double precision
@@ -98,7 +105,8 @@ comment on view perdure.metrics is
 comment on column perdure.metrics.name is
 'perdure_runs (unfinished, by queue and state), perdure_suspect_runs, perdure_oldest_ready_age_seconds,
 perdure_workers (alive, by version), perdure_worker_runs, perdure_worker_beat_age_seconds,
-perdure_last_tick_age_seconds, perdure_held (1 on hold, else 0),
+perdure_last_tick_age_seconds, perdure_failover_age_seconds (once there was one),
+perdure_held (1 on hold, else 0),
 perdure_undrained_wakes, perdure_oldest_wake_age_seconds, perdure_stuck_runs (by reason),
 perdure_ended_runs_of_last_hour (started within it, by status).';
 comment on column perdure.metrics.labels is 'Object of strings.';

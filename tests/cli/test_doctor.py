@@ -137,6 +137,32 @@ def test_another_isolation_than_the_workers_is_wrong(perdure: Shell, database: D
     assert "serializable" in findings["isolation"]["says"]
 
 
+@pytest.mark.parametrize("what", ["database {database}", "role {role}"])
+def test_sessions_that_begin_read_only_are_wrong(perdure: Shell, database: Database, worker: Worker, what: str) -> None:
+    database.server.create_role("perdure_test_reader")
+    database.connect().execute("select perdure.grant_role('perdure_test_reader', 'observer')")
+    whose = what.format(database=database.name, role="perdure_test_reader")
+    database.admin.execute(f"alter {whose} set default_transaction_read_only = on".encode())
+    try:
+        findings = found(perdure, "--dsn", database.dsn("perdure_test_reader"), code=1)
+    finally:
+        database.admin.execute(f"alter {whose} reset default_transaction_read_only".encode())
+    assert findings["read only"]["level"] == "wrong"
+    assert f"alter {whose} reset default_transaction_read_only;" in findings["read only"]["advice"]
+
+
+def test_a_failover_is_told_as_a_warning_for_a_day(perdure: Shell, database: Database, worker: Worker) -> None:
+    assert "failover" not in found(perdure, code=0)
+    database.admin.execute(
+        "insert into perdure.timeline select 0, since - '1 year'::interval, calm_since, watched_since from perdure.timeline"
+    )
+    finding = found(perdure, code=0)["failover"]
+    assert finding["level"] == "warning" and finding["says"].endswith("timeline 1 now")
+    database.admin.execute("update perdure.timeline set since = since - '25 hours'::interval")
+    finding = found(perdure, code=0)["failover"]
+    assert finding["level"] == "ok" and "1 d" in finding["says"]
+
+
 def test_a_pooler_is_noticed(perdure: Shell, database: Database, worker: Worker) -> None:
     with pooler(database.dsn()) as dsn:
         findings = found(perdure, "--dsn", dsn, code=0)

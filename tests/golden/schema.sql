@@ -1537,6 +1537,12 @@ UNION ALL
    FROM perdure.timeline t
  HAVING (max(t.ticked_at) IS NOT NULL)
 UNION ALL
+ SELECT 'perdure_failover_age_seconds'::text AS name,
+    jsonb_build_object('timeline', (max(t.timeline))::text) AS labels,
+    (EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - max(t.since))))::double precision AS value
+   FROM perdure.timeline t
+ HAVING (count(*) > 1)
+UNION ALL
  SELECT 'perdure_held'::text AS name,
     '{}'::jsonb AS labels,
     (count(*))::double precision AS value

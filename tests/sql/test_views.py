@@ -450,6 +450,9 @@ def test_a_metric_can_be_scraped(database: Database, conn: Connection) -> None:
         if name != "dead":
             MAKERS[name](conn, worker)
     signal(conn, make_waiting(conn, worker))
+    database.admin.execute(
+        "insert into perdure.timeline select 0, since - '1 day'::interval, calm_since, watched_since from perdure.timeline"
+    )
     samples = set()
     for row in rows(database, "select * from perdure.metrics"):
         assert re.fullmatch(r"perdure_[a-z_]+", row["name"])

@@ -73,10 +73,10 @@ _STUCK = {
 
 
 def server(db: Session) -> Iterator[Finding]:
-    """Version, standby, isolation, pooler."""
+    """Version, standby, isolation, read-only sessions, pooler."""
     row = db.row(statements.SERVER)
     assert row is not None
-    version, number, is_standby, backend, isolation = row
+    version, number, is_standby, backend, isolation, is_read_only = row
     if number < 150000:
         yield Finding(
             "wrong",
@@ -97,6 +97,13 @@ def server(db: Session) -> Iterator[Finding]:
         yield Finding(
             "wrong", "isolation", f"transactions begin as {isolation} here, workers insist on read committed",
             f"In psql: alter role {db.conn.info.user} set default_transaction_isolation = 'read committed';",
+        )  # fmt: skip
+    if is_read_only:
+        role, database = db.conn.info.user, db.database
+        yield Finding(
+            "wrong", "read only", f"transactions of role {role} in database {database} begin as read-only, so nothing can be saved",
+            f"In psql, one of: alter role {role} reset default_transaction_read_only; alter database {database} reset"
+            " default_transaction_read_only; alter system reset default_transaction_read_only;",
         )  # fmt: skip
     if backend != db.conn.info.backend_pid:
         yield Finding(
@@ -149,6 +156,22 @@ def hold(db: Session) -> Iterator[Finding]:
     yield Finding(
         "wrong", "hold", f"the installation is on hold{since}: {reason}",
         f"See what may have gone on elsewhere ({db.target.schema}.at_risk() lists it), then: perdure adopt",
+    )  # fmt: skip
+
+
+def failover(db: Session) -> Iterator[Finding]:
+    """Whether the server has come to another timeline since the installation was made; told of as a warning for a day."""
+    if (row := db.row(statements.FAILOVER)) is None:
+        return
+    timeline, age = row
+    says = f"the server failed over or was restored {duration(age)} ago, it is on timeline {timeline} now"
+    if age > timedelta(days=1):
+        yield Finding("ok", "failover", says)
+        return
+    yield Finding(
+        "warning", "failover", says,
+        "What was acknowledged just before may be lost, unless the standby was synchronous: compare with what you know of"
+        " effects outside.",
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ def _examine(db: Session) -> Iterator[Finding]:
         return
     workers = db.records(checks.Worker, statements.WORKERS)
     yield from checks.hold(db)
+    yield from checks.failover(db)
     yield from checks.workers(workers, db.target.schema)
     yield from checks.ticks(db, any(worker.is_alive for worker in workers))
     yield from checks.stuck(db)

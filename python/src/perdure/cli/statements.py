@@ -109,7 +109,8 @@ where w.worker_id = %(worker_id)s and a.activity ->> 'run_id' = %(run_id)s::text
 SERVER = """
 select
   current_setting('server_version'), current_setting('server_version_num')::integer, pg_is_in_recovery(),
-  pg_backend_pid(), current_setting('default_transaction_isolation')
+  pg_backend_pid(), current_setting('default_transaction_isolation'),
+  current_setting('default_transaction_read_only')::boolean
 """
 RIGHTS = """
 select k.kind
@@ -142,6 +143,11 @@ TICKS = """
 select m.name, m.value
 from {perdure}.metrics as m
 where m.name in ('perdure_undrained_wakes', 'perdure_oldest_wake_age_seconds', 'perdure_last_tick_age_seconds')
+"""
+FAILOVER = """
+select m.labels ->> 'timeline', make_interval(secs => m.value)
+from {perdure}.metrics as m
+where m.name = 'perdure_failover_age_seconds'
 """
 CRON_PLACE = """
 select
