@@ -170,7 +170,7 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select perdure._ask_one(cancel.run_id, 'cancel', cancel.reason, cancel.grace) $$;
+as $$ select perdure._ask_one(cancel.run_id, 'cancel', cancel.reason collate "C", cancel.grace) $$;
 comment on function perdure.cancel(uuid, text, interval) is
 'Ask a run to end: it is told at its next await, and may clean up until the grace has passed.
 A run that no worker ever took ends as soon as anybody ticks or claims. Returns accepted, duplicate or finished.
@@ -187,7 +187,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
-  select a.run_id, a.answer from perdure._ask(cancel_many.run_ids, 'cancel', cancel_many.reason, cancel_many.grace) as a
+  select a.run_id, a.answer from perdure._ask(cancel_many.run_ids, 'cancel', cancel_many.reason collate "C", cancel_many.grace) as a
 $$;
 comment on function perdure.cancel_many(uuid[], text, interval) is
 'Ask many runs to end. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as cancel does.';
@@ -199,7 +199,7 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select perdure._ask_one(terminate.run_id, 'terminate', terminate.reason, null) $$;
+as $$ select perdure._ask_one(terminate.run_id, 'terminate', terminate.reason collate "C", null) $$;
 comment on function perdure.terminate(uuid, text) is
 'End a run without any clean-up.
 Returns accepted, duplicate or finished. Raises PD001 for an unknown run, 22023 for a reason beyond 10,000 characters.
@@ -213,7 +213,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
-  select a.run_id, a.answer from perdure._ask(terminate_many.run_ids, 'terminate', terminate_many.reason, null) as a
+  select a.run_id, a.answer from perdure._ask(terminate_many.run_ids, 'terminate', terminate_many.reason collate "C", null) as a
 $$;
 comment on function perdure.terminate_many(uuid[], text) is
 'End many runs without any clean-up. Returns accepted, duplicate, finished or unknown for each.
@@ -226,7 +226,7 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select perdure._ask_one(pause.run_id, 'pause', pause.reason, null) $$;
+as $$ select perdure._ask_one(pause.run_id, 'pause', pause.reason collate "C", null) $$;
 comment on function perdure.pause(uuid, text) is
 'Keep a run from going on until it is resumed.
 A worker that holds it hears of it at its next beat, begins no further step, and lets go once those in flight are saved.
@@ -240,7 +240,9 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select a.run_id, a.answer from perdure._ask(pause_many.run_ids, 'pause', pause_many.reason, null) as a $$;
+as $$
+  select a.run_id, a.answer from perdure._ask(pause_many.run_ids, 'pause', pause_many.reason collate "C", null) as a
+$$;
 comment on function perdure.pause_many(uuid[], text) is
 'Pause many runs. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as pause does.';
 
@@ -251,7 +253,7 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select perdure._ask_one(resume.run_id, 'resume', resume.reason, null) $$;
+as $$ select perdure._ask_one(resume.run_id, 'resume', resume.reason collate "C", null) $$;
 comment on function perdure.resume(uuid, text) is
 'Let a paused run go on, with a fresh budget of recoveries.
 Returns accepted, or duplicate where it is not paused. Raises as pause does. Locks nothing of the run.';
@@ -263,6 +265,8 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select a.run_id, a.answer from perdure._ask(resume_many.run_ids, 'resume', resume_many.reason, null) as a $$;
+as $$
+  select a.run_id, a.answer from perdure._ask(resume_many.run_ids, 'resume', resume_many.reason collate "C", null) as a
+$$;
 comment on function perdure.resume_many(uuid[], text) is
 'Resume many paused runs. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as pause does.';

@@ -120,7 +120,7 @@ begin
             hint = 'Say why, for whoever looks at it tonight: select perdure.hold(''restored from backup'');';
   end if;
   select i.hold_reason into v_reason from perdure.install as i where i.is_installed for no key update;
-  if v_reason is distinct from hold.reason then
+  if v_reason is distinct from hold.reason collate "C" then
     perform perdure._put_hold(hold.reason, perdure._now());
   end if;
 end;

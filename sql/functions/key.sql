@@ -81,7 +81,7 @@ parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select k.run_id from perdure.run_key as k where k.workflow = find_run.workflow and k.key = find_run.key
+  select k.run_id from perdure.run_key as k where k.workflow = find_run.workflow collate "C" and k.key = find_run.key collate "C"
 $$;
 comment on function perdure.find_run(text, text) is
 'Find the run that a key of a workflow names.

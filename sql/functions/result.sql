@@ -78,7 +78,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select s.result
   from perdure.step as s
-  where s.run_id = get_value.run_id and s.kind = 'value' and s.name = get_value.name
+  where s.run_id = get_value.run_id and s.kind = 'value' and s.name = get_value.name collate "C"
   order by s.ordinal desc
   limit 1
 $$;

@@ -105,7 +105,7 @@ begin
     return 'duplicate';  -- a rival retry was faster
   end if;
   perform perdure._drop_late_acts(array[retry.run_id]);
-  v_forgotten := perdure._forget_steps(retry.run_id, retry.from_step, v_outcome.error);
+  v_forgotten := perdure._forget_steps(retry.run_id, retry.from_step collate "C", v_outcome.error);
   perform perdure._audit('retry', retry.run_id, retry.reason,
     jsonb_build_object('outcome', to_jsonb(v_outcome), 'steps', v_forgotten, 'from_step', retry.from_step));
 

@@ -185,7 +185,7 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
-  perform perdure._check_kind(grant_role.kind);
+  perform perdure._check_kind(grant_role.kind collate "C");
   if grant_role.role is null
      or not exists (select from pg_roles as r where r.rolname = grant_role.role) then
     raise exception 'role "%" does not exist', grant_role.role
@@ -199,7 +199,7 @@ begin
   insert into perdure.role_grant as g (role_name, kind, granted_at, granted_by)
   values (grant_role.role, grant_role.kind, perdure._now(), perdure._caller())
   on conflict on constraint role_grant_pkey do nothing;
-  perform perdure._grant_kind(grant_role.role, grant_role.kind);
+  perform perdure._grant_kind(grant_role.role, grant_role.kind collate "C");
   perform perdure._audit('grant_role', null, null,
     jsonb_build_object('role', grant_role.role, 'kind', grant_role.kind));
 end;
@@ -225,7 +225,7 @@ as $$
 declare
   v_kind text;
 begin
-  perform perdure._check_kind(revoke_role.kind);
+  perform perdure._check_kind(revoke_role.kind collate "C");
   if revoke_role.role is null then
     raise exception 'a role must be named'
       using errcode = '22023',
@@ -233,7 +233,7 @@ begin
   end if;
   lock table perdure.role_grant in share row exclusive mode;  -- as grant_role does
   delete from perdure.role_grant as g
-  where g.role_name = revoke_role.role and g.kind = revoke_role.kind;
+  where g.role_name = revoke_role.role and g.kind = revoke_role.kind collate "C";
   perform perdure._forget_namesakes(revoke_role.role);
 
   perform perdure._revoke_all(revoke_role.role);

@@ -28,7 +28,7 @@ as $$
 declare
   v_old jsonb;
 begin
-  select s.value into v_old from perdure.setting as s where s.name = put_setting.name for update;
+  select s.value into v_old from perdure.setting as s where s.name = put_setting.name collate "C" for update;
   if not found then
     perform perdure._raise_unknown('setting', put_setting.name, array(select s.name from perdure.setting as s));
   end if;
@@ -47,7 +47,7 @@ begin
               hint = 'Pass a number such as 1048576; store larger data in a table of your own and pass its key.';
     end if;
   end if;
-  update perdure.setting as s set value = put_setting.value where s.name = put_setting.name;
+  update perdure.setting as s set value = put_setting.value where s.name = put_setting.name collate "C";
   perform perdure._audit('put_setting', null, put_setting.reason,
     jsonb_build_object('name', put_setting.name, 'old', v_old, 'new', put_setting.value));
 end;

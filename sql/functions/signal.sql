@@ -24,7 +24,7 @@ begin
     perform perdure._check_name('signal id', signal.id);
   end if;
 
-  if exists (select from perdure.signal as s where s.run_id = signal.run_id and s.id = signal.id) then
+  if exists (select from perdure.signal as s where s.run_id = signal.run_id and s.id = signal.id collate "C") then
     return 'duplicate';
   elsif exists (select from perdure.outcome as o where o.run_id = signal.run_id) then
     return 'finished';

@@ -104,9 +104,10 @@ declare
   v_max_recoveries integer;
   v_timeout interval;
 begin
-  v_default := perdure._default_of(start_run.workflow, start_run.queue);
+  v_default := perdure._default_of(start_run.workflow collate "C", start_run.queue);
   perform perdure._check_payload('input', start_run.input);
-  perform perdure._check_start(start_run.on_duplicate, start_run.priority, start_run.tags, start_run.headers);
+  perform perdure._check_start(
+    start_run.on_duplicate collate "C", start_run.priority, start_run.tags, start_run.headers);
   perform perdure._check_times(start_run.start_at, start_run.delay, start_run.deadline, start_run.timeout);
   if start_run.max_recoveries < 0 then
     raise exception 'max_recoveries must not be negative'
@@ -120,7 +121,8 @@ begin
   if start_run.key is not null then
     perform perdure._check_name('key', start_run.key);
     v_key := perdure._take_key(
-      start_run.workflow, start_run.key, perdure._fingerprint(start_run.input), v_run_id, start_run.on_duplicate);
+      start_run.workflow collate "C", start_run.key, perdure._fingerprint(start_run.input), v_run_id,
+      start_run.on_duplicate);
     if not v_key.is_new then
       return query select v_key.taken_by, false;
       return;
@@ -247,9 +249,9 @@ declare
   v_key record;
   v_one record;
 begin
-  v_default := perdure._default_of(start_many.workflow, start_many.queue);
-  perform perdure._check_start(start_many.on_duplicate, start_many.priority, start_many.tags, '{}');
-  perform perdure._check_many(start_many.on_duplicate, v_count, cardinality(start_many.keys));
+  v_default := perdure._default_of(start_many.workflow collate "C", start_many.queue);
+  perform perdure._check_start(start_many.on_duplicate collate "C", start_many.priority, start_many.tags, '{}');
+  perform perdure._check_many(start_many.on_duplicate collate "C", v_count, cardinality(start_many.keys));
   perform perdure._check_payload('input', i.input) from unnest(start_many.inputs) as i (input);
 
   -- ids and ready times a microsecond apart: equal times would make each claim sort them all
@@ -258,13 +260,14 @@ begin
   v_taken := v_ids;
   if start_many.keys is not null then
     for v_one in  -- sorted, so that two callers with the same keys wait for, but never deadlock, each other
-      select k.key, k.ordinality::integer as ordinal from unnest(start_many.keys) with ordinality as k (key, ordinality)
+      select k.key, k.ordinality::integer as ordinal
+      from unnest(start_many.keys collate "C") with ordinality as k (key, ordinality)
       where k.key is not null
       order by k.key, k.ordinality
     loop
       perform perdure._check_name('key', v_one.key);
       v_key := perdure._take_key(
-        start_many.workflow, v_one.key, perdure._fingerprint(start_many.inputs[v_one.ordinal]),
+        start_many.workflow collate "C", v_one.key, perdure._fingerprint(start_many.inputs[v_one.ordinal]),
         v_ids[v_one.ordinal], start_many.on_duplicate);
       v_taken[v_one.ordinal] := v_key.taken_by;
       v_is_new[v_one.ordinal] := v_key.is_new;

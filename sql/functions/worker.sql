@@ -43,10 +43,10 @@ begin
   end if;
   perform perdure._check_name('queue', q.name) from unnest(register_worker.queues) as q (name);
   perform perdure._check_name('workflow', w.name) from unnest(register_worker.workflows) as w (name);
-  perform perdure._know_queues(register_worker.queues, v_now);
+  perform perdure._know_queues(register_worker.queues collate "C", v_now);
   insert into perdure.workflow as w (name, queue, max_recoveries, registered_at)
   select distinct a.name, register_worker.queues[1], 10, v_now
-  from unnest(register_worker.workflows) as a (name)
+  from unnest(register_worker.workflows collate "C") as a (name)
   where not exists (select from perdure.workflow as k where k.name = a.name)
   order by a.name
   on conflict on constraint workflow_pkey do nothing;

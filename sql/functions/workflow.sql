@@ -42,7 +42,7 @@ begin
             detail = format('It is %s.', coalesce(put_workflow.max_recoveries::text, 'null')),
             hint = 'Pass 0 for runs that no death may repeat; 10 is the default.';
   end if;
-  perform perdure._know_queues(array[put_workflow.queue], v_now);
+  perform perdure._know_queues(array[put_workflow.queue collate "C"], v_now);
   insert into perdure.workflow as w (name, queue, timeout, max_recoveries, registered_at)
   values (put_workflow.name, put_workflow.queue, put_workflow.timeout, put_workflow.max_recoveries, v_now)
   on conflict on constraint workflow_pkey do update set

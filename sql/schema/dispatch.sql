@@ -6,8 +6,8 @@
 
 create table perdure.dispatch (
   run_id uuid not null,
-  workflow text not null,
-  queue text not null,
+  workflow text collate "C" not null,
+  queue text collate "C" not null,
   priority smallint not null,
   ready_at timestamptz not null,
   ends_at timestamptz,

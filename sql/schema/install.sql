@@ -38,7 +38,7 @@ comment on column perdure.install.ended_server_at is 'When the server of that ti
 
 create table perdure.role_grant (
   role_name name not null,
-  kind text not null,
+  kind text collate "C" not null,
   granted_at timestamptz not null default pg_catalog.transaction_timestamp(),
   granted_by name not null default session_user,
   constraint role_grant_pkey primary key (role_name, kind),

@@ -39,6 +39,16 @@ begin
             hint = 'Nothing was installed. Upgrade the server, then install again.';
   end if;
 
+  if current_setting('server_encoding') in ('SQL_ASCII', 'MULE_INTERNAL') then
+    raise exception 'Perdure cannot be installed in a database with encoding %', current_setting('server_encoding')
+      using errcode = '0A000',
+            detail = case current_setting('server_encoding')
+              when 'SQL_ASCII' then 'It keeps whatever bytes it is given: a name that one client wrote, others could not read.'
+              else 'It has no conversion to UTF8, in which workers read.'
+            end,
+            hint = 'Nothing was installed. Make the database anew: create database ... encoding ''UTF8'' template template0.';
+  end if;
+
   if coalesce(current_setting('perdure.install_transaction', true), '')
      <> txid_current()::text then
     raise exception 'Perdure has to be installed in one transaction'

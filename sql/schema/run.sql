@@ -3,11 +3,11 @@
 
 create table perdure.run (
   run_id uuid not null,
-  workflow text not null,
-  queue text not null,
+  workflow text collate "C" not null,
+  queue text collate "C" not null,
   priority smallint not null,
   input jsonb not null,
-  key text,
+  key text collate "C",
   tags jsonb not null,
   headers jsonb not null,
   start_at timestamptz,
@@ -77,8 +77,8 @@ comment on column perdure.outcome.claim is
 'Claim that ended the run, so that the same call after a lost answer gets the same answer.';
 
 create table perdure.run_key (
-  workflow text not null,
-  key text not null,
+  workflow text collate "C" not null,
+  key text collate "C" not null,
   run_id uuid not null,
   fingerprint bytea not null,
   constraint run_key_pkey primary key (workflow, key),

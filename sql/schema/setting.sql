@@ -1,7 +1,7 @@
 -- Invariant: a setting has a row from the day of install; put_setting changes its value and nothing else.
 
 create table perdure.setting (
-  name text not null,
+  name text collate "C" not null,
   value jsonb not null,
   description text not null,
   constraint setting_pkey primary key (name)

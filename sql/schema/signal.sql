@@ -6,8 +6,8 @@ comment on sequence perdure.signal_sequence is
 
 create table perdure.signal (
   run_id uuid not null,
-  id text not null,
-  name text not null,
+  id text collate "C" not null,
+  name text collate "C" not null,
   payload jsonb not null,
   sent_at timestamptz not null,
   sequence bigint not null,

@@ -3,14 +3,14 @@
 
 create table perdure.step (
   run_id uuid not null,
-  key text not null,
+  key text collate "C" not null,
   kind text not null,
   ordinal integer not null,
-  name text,
+  name text collate "C",
   fingerprint bytea,
   result jsonb,
   error jsonb,
-  signal_id text,
+  signal_id text collate "C",
   attempt integer not null default 1,
   started_at timestamptz,
   saved_at timestamptz not null,
@@ -49,7 +49,7 @@ comment on index perdure.step_consumed_idx is 'A signal is consumed by one wait 
 
 create table perdure.step_attempt (
   run_id uuid not null,
-  key text not null,
+  key text collate "C" not null,
   attempt integer not null,
   error jsonb not null,
   started_at timestamptz,

@@ -3,10 +3,10 @@
 
 create table perdure.worker (
   worker_id uuid not null,
-  name text not null,
+  name text collate "C" not null,
   version text,
-  queues text[] not null,
-  workflows text[] not null,
+  queues text[] collate "C" not null,
+  workflows text[] collate "C" not null,
   lease interval not null,
   is_direct boolean not null,
   timeline integer not null,
@@ -48,8 +48,8 @@ comment on column perdure.worker_beat.activity is
 'Steps that have been running for longer than a beat: array of objects with run_id, key, since, progress.';
 
 create table perdure.workflow (
-  name text not null,
-  queue text not null,
+  name text collate "C" not null,
+  queue text collate "C" not null,
   timeout interval,
   max_recoveries integer not null,
   registered_at timestamptz not null,
@@ -64,7 +64,7 @@ comment on column perdure.workflow.max_recoveries is 'Deaths in a row without pr
 comment on column perdure.workflow.registered_at is 'When it was registered, or its defaults were changed last.';
 
 create table perdure.queue (
-  name text not null,
+  name text collate "C" not null,
   retention interval,
   created_at timestamptz not null,
   constraint queue_pkey primary key (name)

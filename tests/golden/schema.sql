@@ -160,14 +160,14 @@ CREATE FUNCTION perdure._check_waits(suspensions jsonb, keep boolean) RETURNS vo
 
 CREATE TABLE perdure.step (
     run_id uuid NOT NULL,
-    key text NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
     kind text NOT NULL,
     ordinal integer NOT NULL,
-    name text,
+    name text COLLATE pg_catalog."C",
     fingerprint bytea,
     result jsonb,
     error jsonb,
-    signal_id text,
+    signal_id text COLLATE pg_catalog."C",
     attempt integer DEFAULT 1 NOT NULL,
     started_at timestamp with time zone,
     saved_at timestamp with time zone NOT NULL,
@@ -211,8 +211,8 @@ CREATE FUNCTION perdure._cron_schedule(job_name text, schedule text, command tex
     AS $$…$$;
 
 CREATE TABLE perdure.workflow (
-    name text NOT NULL,
-    queue text NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
     timeout interval,
     max_recoveries integer NOT NULL,
     registered_at timestamp with time zone NOT NULL
@@ -265,8 +265,8 @@ CREATE FUNCTION perdure._end_runs(ends jsonb) RETURNS void
 
 CREATE TABLE perdure.dispatch (
     run_id uuid NOT NULL,
-    workflow text NOT NULL,
-    queue text NOT NULL,
+    workflow text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
     priority smallint NOT NULL,
     ready_at timestamp with time zone NOT NULL,
     ends_at timestamp with time zone,
@@ -331,11 +331,11 @@ PARTITION BY RANGE (run_id);
 
 CREATE TABLE perdure.run (
     run_id uuid NOT NULL,
-    workflow text NOT NULL,
-    queue text NOT NULL,
+    workflow text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
     priority smallint NOT NULL,
     input jsonb NOT NULL,
-    key text,
+    key text COLLATE pg_catalog."C",
     tags jsonb NOT NULL,
     headers jsonb NOT NULL,
     start_at timestamp with time zone,
@@ -355,7 +355,7 @@ PARTITION BY RANGE (run_id);
 
 CREATE TABLE perdure.step_attempt (
     run_id uuid NOT NULL,
-    key text NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
     attempt integer NOT NULL,
     error jsonb NOT NULL,
     started_at timestamp with time zone,
@@ -367,10 +367,10 @@ PARTITION BY RANGE (run_id);
 
 CREATE TABLE perdure.worker (
     worker_id uuid NOT NULL,
-    name text NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
     version text,
-    queues text[] NOT NULL,
-    workflows text[] NOT NULL,
+    queues text[] NOT NULL COLLATE pg_catalog."C",
+    workflows text[] NOT NULL COLLATE pg_catalog."C",
     lease interval NOT NULL,
     is_direct boolean NOT NULL,
     timeline integer NOT NULL,
@@ -1288,8 +1288,8 @@ CREATE VIEW perdure.errors AS
 
 CREATE TABLE perdure.signal (
     run_id uuid NOT NULL,
-    id text NOT NULL,
-    name text NOT NULL,
+    id text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
     payload jsonb NOT NULL,
     sent_at timestamp with time zone NOT NULL,
     sequence bigint NOT NULL,
@@ -1598,7 +1598,7 @@ CREATE TABLE perdure.outcome_old (
 );
 
 CREATE TABLE perdure.queue (
-    name text NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
     retention interval,
     created_at timestamp with time zone NOT NULL
 );
@@ -1648,7 +1648,7 @@ CREATE VIEW perdure.queues AS
 
 CREATE TABLE perdure.role_grant (
     role_name name NOT NULL,
-    kind text NOT NULL,
+    kind text NOT NULL COLLATE pg_catalog."C",
     granted_at timestamp with time zone DEFAULT transaction_timestamp() NOT NULL,
     granted_by name DEFAULT SESSION_USER NOT NULL,
     CONSTRAINT role_grant_kind_is_known CHECK ((kind = ANY (ARRAY['client'::text, 'worker'::text, 'observer'::text, 'admin'::text])))
@@ -1656,11 +1656,11 @@ CREATE TABLE perdure.role_grant (
 
 CREATE TABLE perdure.run_<period> (
     run_id uuid NOT NULL,
-    workflow text NOT NULL,
-    queue text NOT NULL,
+    workflow text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
     priority smallint NOT NULL,
     input jsonb NOT NULL,
-    key text,
+    key text COLLATE pg_catalog."C",
     tags jsonb NOT NULL,
     headers jsonb NOT NULL,
     start_at timestamp with time zone,
@@ -1678,8 +1678,8 @@ CREATE TABLE perdure.run_<period> (
 );
 
 CREATE TABLE perdure.run_key (
-    workflow text NOT NULL,
-    key text NOT NULL,
+    workflow text NOT NULL COLLATE pg_catalog."C",
+    key text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
     fingerprint bytea NOT NULL,
     CONSTRAINT run_key_fingerprint_has_16_bytes CHECK ((octet_length(fingerprint) = 16))
@@ -1687,11 +1687,11 @@ CREATE TABLE perdure.run_key (
 
 CREATE TABLE perdure.run_old (
     run_id uuid NOT NULL,
-    workflow text NOT NULL,
-    queue text NOT NULL,
+    workflow text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
     priority smallint NOT NULL,
     input jsonb NOT NULL,
-    key text,
+    key text COLLATE pg_catalog."C",
     tags jsonb NOT NULL,
     headers jsonb NOT NULL,
     start_at timestamp with time zone,
@@ -1709,15 +1709,15 @@ CREATE TABLE perdure.run_old (
 );
 
 CREATE TABLE perdure.setting (
-    name text NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
     value jsonb NOT NULL,
     description text NOT NULL
 );
 
 CREATE TABLE perdure.signal_<period> (
     run_id uuid NOT NULL,
-    id text NOT NULL,
-    name text NOT NULL,
+    id text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
     payload jsonb NOT NULL,
     sent_at timestamp with time zone NOT NULL,
     sequence bigint NOT NULL,
@@ -1727,8 +1727,8 @@ CREATE TABLE perdure.signal_<period> (
 
 CREATE TABLE perdure.signal_old (
     run_id uuid NOT NULL,
-    id text NOT NULL,
-    name text NOT NULL,
+    id text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
     payload jsonb NOT NULL,
     sent_at timestamp with time zone NOT NULL,
     sequence bigint NOT NULL,
@@ -1758,14 +1758,14 @@ CREATE VIEW perdure.signals AS
 
 CREATE TABLE perdure.step_<period> (
     run_id uuid NOT NULL,
-    key text NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
     kind text NOT NULL,
     ordinal integer NOT NULL,
-    name text,
+    name text COLLATE pg_catalog."C",
     fingerprint bytea,
     result jsonb,
     error jsonb,
-    signal_id text,
+    signal_id text COLLATE pg_catalog."C",
     attempt integer DEFAULT 1 NOT NULL,
     started_at timestamp with time zone,
     saved_at timestamp with time zone NOT NULL,
@@ -1779,7 +1779,7 @@ CREATE TABLE perdure.step_<period> (
 
 CREATE TABLE perdure.step_attempt_<period> (
     run_id uuid NOT NULL,
-    key text NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
     attempt integer NOT NULL,
     error jsonb NOT NULL,
     started_at timestamp with time zone,
@@ -1790,7 +1790,7 @@ CREATE TABLE perdure.step_attempt_<period> (
 
 CREATE TABLE perdure.step_attempt_old (
     run_id uuid NOT NULL,
-    key text NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
     attempt integer NOT NULL,
     error jsonb NOT NULL,
     started_at timestamp with time zone,
@@ -1801,14 +1801,14 @@ CREATE TABLE perdure.step_attempt_old (
 
 CREATE TABLE perdure.step_old (
     run_id uuid NOT NULL,
-    key text NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
     kind text NOT NULL,
     ordinal integer NOT NULL,
-    name text,
+    name text COLLATE pg_catalog."C",
     fingerprint bytea,
     result jsonb,
     error jsonb,
-    signal_id text,
+    signal_id text COLLATE pg_catalog."C",
     attempt integer DEFAULT 1 NOT NULL,
     started_at timestamp with time zone,
     saved_at timestamp with time zone NOT NULL,

@@ -99,6 +99,21 @@ def test_everything_belongs_to_one_role(installed: Database) -> None:
     assert owners == [installed.owner]
 
 
+def test_no_index_depends_on_a_collation(installed: Database) -> None:
+    """Else an upgrade of the system, where it orders words differently, would leave it in disorder."""
+    found = names(
+        installed,
+        """
+        select i.indexrelid::regclass::text
+        from pg_index as i
+        join pg_class as c on c.oid = i.indexrelid
+        cross join unnest(i.indcollation) as k (collation_oid)
+        where c.relnamespace = 'perdure'::regnamespace and k.collation_oid not in (0, '"C"'::regcollation)
+        """,
+    )
+    assert_none(found, "by another collation than C")
+
+
 @pytest.mark.parametrize(
     ("what", "query"),
     [

@@ -95,13 +95,20 @@ class PostgresServer:
                 sql.SQL("create role {} {} password {}").format(sql.Identifier(name), sql.SQL(options), PASSWORD)
             )
 
-    def create_database(self, name: str | None = None, *, template: str = "template0", owner: str = OWNER) -> Database:
-        """Make a database, by default an empty one that belongs to the plain owner."""
+    def create_database(
+        self,
+        name: str | None = None,
+        *,
+        template: str = "template0",
+        owner: str = OWNER,
+        options: LiteralString = "",
+    ) -> Database:
+        """Make a database, by default an empty one that belongs to the plain owner, with options such as its locale."""
         if name is None:
             self._count += 1
             name = f"{self.prefix}_{self._count}"
-        statement = sql.SQL("create database {} template {} owner {}").format(
-            sql.Identifier(name), sql.Identifier(template), sql.Identifier(owner)
+        statement = sql.SQL("create database {} template {} owner {} {}").format(
+            sql.Identifier(name), sql.Identifier(template), sql.Identifier(owner), sql.SQL(options)
         )
         with self.admin() as conn:
             conn.execute(statement)

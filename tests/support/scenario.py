@@ -30,24 +30,27 @@ AWKWARD = {
 # Where the database cannot hold every letter.
 PLAIN = AWKWARD | {"nested": {"NULL": "null", "I": "i"}}
 
-SPANS = ("beat_age", "duration", "lease", "retention")  # written in the session's way
+SPANS = ("beat_age", "duration", "lease", "retention", "clock")  # written in the session's way, or new each time
+# Arguments that are texts, which a caller may take from a column with a collation of its own.
+TEXTS = ("workflow", "key", "keys", "queue", "queues", "workflows", "name", "id", "reason", "on_duplicate")
 VIEWS = ("runs", "steps", "signals", "waits", "queues", "workers", "stuck", "history")
 
 
 class Player:
     """Somebody who calls functions on one connection and notes the answers."""
 
-    def __init__(self, conn: psycopg.Connection[Any], name: str, payload: Any) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], name: str, payload: Any, collation: str | None) -> None:
         self.conn = conn
         self.name = name
         self.payload = payload
+        self.collation = collation
         self.answers: dict[str, Any] = {}
         self._count = 0
 
     def call(self, function: str, **arguments: Any) -> list[Any]:
         """Call a function; return its rows as JSON, and note them, or the error's code and message."""
         named = [
-            sql.SQL("{} => {}{}").format(sql.Identifier(name), sql.Literal(_plain(value)), sql.SQL(_cast(value)))
+            sql.SQL("{} => {}{}").format(sql.Identifier(name), sql.Literal(_plain(value)), self._cast(name, value))
             for name, value in arguments.items()
         ]
         statement = sql.SQL("select to_json(x)::text from perdure.{}({}) as x").format(
@@ -62,6 +65,12 @@ class Player:
             return []
         self.note(function, rows)
         return rows
+
+    def _cast(self, name: str, value: Any) -> sql.Composable:
+        if self.collation is None or name not in TEXTS:
+            return sql.SQL(_cast(value))
+        cast = "::text[] collate {}" if isinstance(value, list) else "::text collate {}"
+        return sql.SQL(cast).format(sql.Identifier(self.collation))
 
     def ask(self, what: str, query: str, *parameters: Any) -> list[Any]:
         """Ask with SQL of one's own; return and note the rows."""
@@ -86,9 +95,11 @@ class Player:
         return answer
 
 
-def play(conn: psycopg.Connection[Any], name: str, payload: Any = AWKWARD) -> dict[str, Any]:
+def play(
+    conn: psycopg.Connection[Any], name: str, payload: Any = AWKWARD, collation: str | None = None
+) -> dict[str, Any]:
     """Play one worker and its clients through the life of some runs; `name` is new on each call."""
-    me = Player(conn, name, payload)
+    me = Player(conn, name, payload, collation)
     worker_id = _begin(me)
     first, second = _live(me, worker_id)
     _act(me, worker_id)

@@ -13,7 +13,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +24,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from . import _sql, _wire
-from ._backlog import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Kind
+from ._backlog import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Kind, Row
 from ._clock import Clock
 from ._connect import Connector, limit_idle
 from ._engine import (
@@ -112,7 +114,11 @@ class Carrier:
 
     async def fail_step(self, run: Claimed, attempt: FailedTry) -> datetime | Checkpoint:
         """Record a failed try; return when to try again, or the final error's checkpoint."""
-        row, _ = await self._flusher.call(TRY, run.run_id, _wire.try_text(run, attempt), attempt.key)
+
+        def text(error: str) -> str:
+            return _wire.try_text(run, replace(attempt, error_text=error))
+
+        row = await self._report(TRY, run, text, attempt.error_text, attempt.key)
         if row["answer"] == "exhausted":
             return _wire.checkpoint_of(row["checkpoint"])
         retry_at: datetime = row["retry_at"]
@@ -140,12 +146,28 @@ class Carrier:
 
     async def fail(self, run: Claimed, error_text: str) -> str:
         """End the run with its error; return done, or the act that came first."""
-        return await self._let_go(FAIL, run, _wire.end_text(run, "error", error_text))
+        row = await self._report(FAIL, run, partial(_wire.end_text, run, "error"), error_text)
+        answer: str = row["answer"]
+        return answer
 
     async def release(self, run: Claimed, pause_reason: str | None) -> str:
         """Give the run back, to be claimed by anybody, or paused with a reason."""
-        reason = None if pause_reason is None else _sql.to_json(pause_reason)
-        return await self._let_go(RELEASE, run, _wire.end_text(run, "pause_reason", reason))
+        if pause_reason is None:
+            return await self._let_go(RELEASE, run, _wire.end_text(run))
+        reason = _sql.to_json(pause_reason)
+        row = await self._report(RELEASE, run, partial(_wire.end_text, run, "pause_reason"), reason)
+        answer: str = row["answer"]
+        return answer
+
+    async def _report(
+        self, kind: Kind, run: Claimed, text: Callable[[str], str], report: str, key: str | None = None
+    ) -> Row:
+        """Tell what went wrong; where the database's encoding lacks its letters, with question marks in their place."""
+        try:
+            row, _ = await self._flusher.call(kind, run.run_id, text(report), key)
+        except psycopg.errors.UntranslatableCharacter:
+            row, _ = await self._flusher.call(kind, run.run_id, text(report.encode("ascii", "replace").decode()), key)
+        return row
 
     async def _let_go(self, kind: Kind, run: Claimed, text: str) -> str:
         row, _ = await self._flusher.call(kind, run.run_id, text)

@@ -101,7 +101,8 @@ class Connector:
     def _parameters(self) -> dict[str, Any]:
         given: Mapping[str, Any] = conninfo_to_dict(self.dsn)
         parameters = {name: value for name, value in _KEEPALIVES.items() if name not in given}
-        return {**parameters, "application_name": self.name, "prepare_threshold": None}
+        # whatever encoding the database has: JSON is read as UTF-8, and what it cannot keep the server refuses by name
+        return {**parameters, "application_name": self.name, "prepare_threshold": None, "client_encoding": "utf8"}
 
 
 async def _configure(conn: psycopg.AsyncConnection[Any], idle_limit: timedelta | None) -> None:

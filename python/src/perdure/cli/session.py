@@ -159,6 +159,7 @@ def connect(target: Target) -> Iterator[psycopg.Connection[Any]]:
             _with_timeout(target.dsn),
             autocommit=True,
             prepare_threshold=None,  # a pooler may give each transaction another backend
+            client_encoding="utf8",  # JSON is read as such, whatever encoding the database has
             fallback_application_name="perdure",
         )
     except psycopg.Error as error:
