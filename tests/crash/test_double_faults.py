@@ -7,6 +7,7 @@ import threading
 import psycopg
 import pytest
 
+from support.bodies import between_statements
 from support.database import Database, eventually, in_background
 from support.engine import Worker, dispatch, outcome, scalar, start, with_no_grace
 
@@ -89,6 +90,29 @@ def test_a_recovery_whose_session_stays_open_holds_up_no_other_one(orphans: Data
     first.rollback()  # its client died: nothing of it happened
     assert scalar(second, "recover") == RUNS
     assert charged(orphans) == [(1, RUNS)]
+
+
+def test_a_worker_that_beats_while_somebody_is_about_to_bury_it_lives(orphans: Database) -> None:
+    [definition] = orphans.admin.execute("select pg_get_functiondef('perdure._bury_workers'::regproc)").fetchone() or [
+        ""
+    ]
+    pause = "perform pg_advisory_xact_lock_shared(1);"
+    between = between_statements(
+        definition, lambda line: pause if "delete from perdure.worker as w" in line else "null;"
+    )
+    assert pause in between
+    orphans.admin.execute(between.encode())
+    holder, conn = orphans.connect(autocommit=False), orphans.connect()
+    holder.execute("select pg_advisory_xact_lock(1)")
+    recovery = in_background(scalar, conn, "recover")
+    orphans.wait_blocked(conn, by=holder.info.backend_pid, seconds=60)
+    [late] = orphans.admin.execute("select worker_id from perdure.worker order by worker_id limit 1").fetchone() or [
+        None
+    ]
+    scalar(orphans.connect(), "beat", worker_id=late, runs_held=RUNS // 3)
+    holder.rollback()
+    assert recovery.result(60) == RUNS - RUNS // 3
+    assert orphans.value("select array_agg(worker_id) from perdure.worker") == [late]
 
 
 def test_runs_whose_next_worker_dies_too_are_charged_once_per_death_and_end(database: Database) -> None:
