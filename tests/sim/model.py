@@ -7,106 +7,45 @@ changed or missing row is somebody's, and each answer that was given is true.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sim.rules import (
+    BATCHES,
+    RECOVERS,
+    TIMELY,
+    Call,
+    Row,
+    Snapshot,
+    Violation,
+    gives_back,
+    require,
+    retried_by,
+    saves_of,
+    waits_of,
+)
 from sim.sessions import micros
+from sim.told import Told
 
 if TYPE_CHECKING:
     from sim.world import World
 
-Row = Mapping[str, Any]
-Snapshot = Mapping[str, Any]
 
-DRAINS = frozenset({"claim_runs", "drain", "tick"})
-LOOKS = DRAINS | {"suspend_runs", "complete_runs", "fail_runs"}
-RECOVERS = frozenset({"recover", "tick"})
-BATCHES = {
-    "save_steps": "saves",
-    "fail_steps": "tries",
-    "suspend_runs": "suspensions",
-    "complete_runs": "ends",
-    "fail_runs": "ends",
-    "release_runs": "releases",
-}
-# True only where somebody ticks in time; the simulation lets hours pass, so they are judged at the end alone.
-TIMELY = frozenset(
-    {
-        "a_wake_is_drained_soon",
-        "a_deadline_is_kept",
-        "a_successor_is_freed_soon",
-        "a_claim_belongs_to_a_live_worker",
-        "a_worker_reports_its_runs",
-    }
-)
-SHORTEST_CALM = 5_000_000
-
-
-class Violation(Exception):
-    """Something is so that must not be."""
-
-    def __init__(self, rule: str, detail: str) -> None:
-        super().__init__(f"{rule}: {detail}")
-        self.rule = rule
-
-
-@dataclass
-class Call:
-    """A call of the engine, what was committed when it was made, and what it answered."""
-
-    actor: str
-    function: str
-    arguments: dict[str, Any]
-    seen: Snapshot
-    answer: Any = None
-    until: int = 0
-    """When the answer came: a call may have lasted, and the engine looked at the clock meanwhile."""
-
-    def elements(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """The elements of a worker's batch, each with its answer."""
-        name = BATCHES.get(self.function)
-        if name is None:
-            return []
-        answers = {(row["run_id"], row.get("key"), row.get("attempt")): row for row in self.answer}
-        keyed = self.function in ("save_steps", "fail_steps")
-        return [
-            (
-                each,
-                answers[
-                    each["run_id"],
-                    each["key"] if keyed else None,
-                    each["attempt"] if self.function == "fail_steps" else None,
-                ],
-            )
-            for each in self.arguments[name]
-        ]
-
-
-def require(holds: object, rule: str, detail: object = "") -> None:
-    """Raise a violation unless it holds."""
-    if not holds:
-        raise Violation(rule, str(detail))
-
-
-class Model:
+class Model(Told):
     """The judge."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        super().__init__(world)
         self.claims: set[str] = set()
         self.ledger: Counter[str] = Counter()
-        self.counted: Counter[str] = Counter()
-        self.retried: set[str] = set()
-        self.started_at = 1
-        self.timeline_at = 0
 
     # One commit
 
     def judge(self, before: Snapshot, after: Snapshot, calls: Sequence[Call], violations: Sequence[Row]) -> None:
         """Judge what one transaction left."""
         for row in violations:
-            require(row["invariant"] in TIMELY, row["invariant"], row)
+            is_damaged = row["run_id"] in self.world.damage.runs
+            require(row["invariant"] in TIMELY or is_damaged, row["invariant"], row)
         self._runs(before, after, calls)
         self._outcomes(before, after, calls)
         self._claims(before, after, calls)
@@ -114,10 +53,13 @@ class Model:
         self._acts(before, after, calls)
         self._signals(before, after, calls)
         self._workers(before, after, calls)
+        self._holds(before, after, calls)
         for call in calls:
             if call.function in BATCHES or call.function in ("claim_runs", "save_transaction_step"):
                 worker_id = call.arguments["worker_id"]
                 require(worker_id in after["worker"], "whoever_works_is_registered", worker_id)
+                of = after["worker"][worker_id]["timeline"]
+                require(of == self.world.timeline, "whoever_works_is_of_this_timeline", f"{worker_id} is of {of}")
             if call.function in BATCHES:
                 self._answers(before, after, call)
             elif call.function == "claim_runs":
@@ -155,7 +97,10 @@ class Model:
         others = [
             each
             for each in after["run"].values()
-            if each["key"] == run["key"] and each["workflow"] == run["workflow"] and each["run_id"] != run["run_id"]
+            if (each["key"], each["workflow"]) == (run["key"], run["workflow"])
+            and (
+                each["run_id"] in before.get("run", {}) or each["run_id"] < run["run_id"]
+            )  # or by the same transaction
         ]
         require(where in after["run_key"], "a_key_is_taken", where)
         how = call.arguments.get("on_duplicate", "attach")
@@ -170,10 +115,9 @@ class Model:
 
     def _outcomes(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
         old, new = before.get("outcome", {}), after["outcome"]
-        retried = {each for call in calls for each in _retried(call)}
+        retried = {each for call in calls for each in retried_by(call)}
         for run_id in old.keys() - new.keys():
             require(run_id in retried, "an_outcome_stays", run_id)
-            self.retried.add(run_id)
         for run_id, outcome in new.items():
             if run_id in old:
                 if old[run_id] != outcome:
@@ -237,10 +181,10 @@ class Model:
             require(row["claim"] not in self.claims, "a_token_is_used_once", row["claim"])
             self.claims.add(row["claim"])
             was = old.get(run_id) or {}
-            given_back = was.get("worker_id") == call.arguments["worker_id"] and _gives_back(calls, was)
+            given_back = was.get("worker_id") == call.arguments["worker_id"] and gives_back(calls, was)
             require(was.get("worker_id") is None or given_back, "a_run_is_in_one_workers_hands", run_id)
             if not given_back:
-                self._due(before, call, row, was)
+                self._due(before, after, call, row, was)
         for run_id in old.keys() & new.keys():
             was, now = old[run_id], new[run_id]
             if was["claim"] != now["claim"]:
@@ -283,7 +227,7 @@ class Model:
         else:
             require(applied & ends or now["cancel"], "only_an_act_ends_a_pause", now["run_id"])
 
-    def _due(self, before: Snapshot, call: Call, row: Row, was: Row) -> None:
+    def _due(self, before: Snapshot, after: Snapshot, call: Call, row: Row, was: Row) -> None:
         """A run is claimed when it is due, not before; a paused one never."""
         run_id = row["run_id"]
         pending = {
@@ -292,7 +236,7 @@ class Model:
         if was.get("is_paused"):
             require(pending & {"resume", "cancel"}, "a_paused_run_is_not_claimed", run_id)
         due = micros(was.get("ready_at")) <= call.until
-        waits = was.get("waits") or []
+        waits = waits_of(was)
         names = {wait["name"] for wait in waits if wait["kind"] == "signal"}
         told = any(each["run_id"] == run_id and each["name"] in names for each in before["signal"].values())
         freed = was.get("predecessor_id") is not None
@@ -302,7 +246,7 @@ class Model:
             f"{run_id} ready at {was.get('ready_at')}",
         )
         if waits and row["cancel"] is None:
-            known = {each["key"] for each in row["steps"] if each["kind"] != "attempt"}
+            known = {each["key"] for each in after["step"].values() if each["run_id"] == run_id}
             retry = any(w["kind"] == "retry" and micros(w["until"]) <= call.until for w in waits)
             require(
                 retry or any(wait["key"] in known for wait in waits),
@@ -312,18 +256,18 @@ class Model:
 
     def _let_go(self, before: Snapshot, after: Snapshot, calls: Sequence[Call], was: Row) -> None:
         run_id, worker_id = was["run_id"], was["worker_id"]
-        if _gives_back(calls, was):
+        if gives_back(calls, was):
             return
         for call in calls:
             if call.function == "stop_worker" and call.arguments["worker_id"] == worker_id:
                 return
-            if call.function in RECOVERS and worker_id not in after["worker"]:
+            if (call.function in RECOVERS or call.function == "adopt") and worker_id not in after["worker"]:
                 return
         raise Violation("a_claim_is_taken_from_the_dead_only", f"{run_id} of worker {worker_id}")
 
     def _steps(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
         old, new = before.get("step", {}), after["step"]
-        retried = {each for call in calls for each in _retried(call)}
+        retried = {each for call in calls for each in retried_by(call)}
         for name, row in old.items():
             if name not in new:
                 require(row["run_id"] in retried, "a_checkpoint_stays", name)
@@ -332,7 +276,7 @@ class Model:
         offered = [
             (element["run_id"], element["claim"], call.arguments["worker_id"], save)
             for call in calls
-            for element, save in _saves(call)
+            for element, save in saves_of(call)
         ]
         for name in new.keys() - old.keys():
             row = new[name]
@@ -376,7 +320,7 @@ class Model:
         waits: list[dict[str, Any]] = []
         for call in calls:
             if call.function == "claim_runs" and any(each["run_id"] == run_id for each in call.answer):
-                at, seen, waits = call.until, call.seen, waits or was["waits"] or []
+                at, seen, waits = call.until, call.seen, waits or waits_of(was)
             elif call.function == "suspend_runs":
                 for element, answer in call.elements():
                     if (
@@ -414,124 +358,9 @@ class Model:
         ]
         require(not fresh, "one_wait_is_answered_at_a_time", f"{run_id} {row['key']} and {fresh}")
 
-    def _acts(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
-        old, new = before.get("act", {}), after["act"]
-        asked = {(run_id, act) for call in calls for run_id, act, answer in _asked(call) if answer == "accepted"}
-        fresh = {(row["run_id"], row["act"]) for key, row in new.items() if key not in old}
-        replaced = {
-            (run["predecessor_id"], "cancel")
-            for run_id, run in after["run"].items()
-            if run_id not in before.get("run", {}) and run["predecessor_id"] is not None
-        }
-        released = {
-            (element["run_id"], "pause")
-            for call in calls
-            if call.function == "release_runs"
-            for element in call.arguments["releases"]
-            if element.get("pause_reason")
-        }
-        require(asked <= fresh, "an_accepted_act_is_kept", asked - fresh)
-        require(fresh <= asked | replaced | released, "nobody_acts_unasked", fresh - asked - replaced - released)
-        for key, row in old.items():
-            now = new.get(key)
-            require(now is not None, "an_act_is_kept", key)
-            if row["applied_at"] is not None:
-                require(now == row, "an_act_is_answered_once", key)
-            elif now["applied_at"] is not None and now["answer"] == "accepted":
-                self._applied(before, after, calls, now)
-
-    def _applied(self, before: Snapshot, after: Snapshot, calls: Sequence[Call], act: Row) -> None:
-        run_id = act["run_id"]
-        self.counted[f"applied {act['act']}"] += 1
-        outcome, dispatch = after["outcome"].get(run_id), after["dispatch"].get(run_id)
-        if act["act"] == "terminate":
-            require(outcome and outcome["status"] == "terminated", "a_termination_ends_its_run", run_id)
-        elif act["act"] == "cancel":
-            require(outcome or (dispatch and dispatch["cancel"] is not None), "a_cancel_takes_effect", run_id)
-
-    def _signals(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
-        old, new = before.get("signal", {}), after["signal"]
-        fresh = Counter(row["run_id"] for key, row in new.items() if key not in old)
-        sent: Counter[str] = Counter()
-        for call in calls:
-            if call.function in ("signal", "signal_key") and call.answer == ["accepted"]:
-                run_id = call.arguments.get("run_id") or after["run_key"].get(
-                    f"{call.arguments['workflow']} {call.arguments['key']}", {}
-                ).get("run_id")
-                sent[run_id] += 1
-                found = new.get(f"{run_id} {call.arguments.get('id')}")
-                require(
-                    found and found["payload"] == call.arguments["payload"],
-                    "an_accepted_message_is_there",
-                    call.arguments,
-                )
-            elif call.function in ("signal", "signal_key") and call.answer == ["duplicate"]:
-                require(
-                    any(each["id"] == call.arguments["id"] for each in new.values()),
-                    "only_a_message_that_is_there_is_a_duplicate",
-                    call.arguments,
-                )
-        require(fresh == sent, "messages_are_those_that_were_sent", f"{fresh} {sent}")
-        for key, row in old.items():
-            require(new.get(key) == row, "a_message_stays", key)
-
-    def _workers(self, before: Snapshot, after: Snapshot, calls: Sequence[Call]) -> None:
-        for worker_id in before.get("worker", {}).keys() - after["worker"].keys():
-            worker = before["worker"][worker_id]
-            if any(c.function == "stop_worker" and c.arguments["worker_id"] == worker_id for c in calls):
-                continue
-            at = max((call.until for call in calls if call.function in RECOVERS), default=None)
-            require(at is not None, "only_recovery_buries", worker_id)
-            assert at is not None
-            beat_at = micros(before["worker_beat"][worker_id]["beat_at"])
-            silent = at - beat_at
-            shortest = 1_500_000 if worker["is_direct"] and not self.world.is_locked(worker_id, beat_at) else 30_000_000
-            require(silent > shortest, "no_live_worker_is_buried", f"{worker_id} silent for {silent / 1e6} s")
-            calm = max(self.started_at, self.timeline_at) + SHORTEST_CALM
-            require(at >= calm, "nobody_dies_of_a_restart", worker_id)
-            self.counted["buried"] += 1
-
-    # Answers
-
-    def _answers(self, before: Snapshot, after: Snapshot, call: Call) -> None:
-        worker_id = call.arguments["worker_id"]
-        for element, row in call.elements():
-            run_id, claim, answer = element["run_id"], element["claim"], row["answer"]
-            was = before["dispatch"].get(run_id) or {}
-            is_held = was.get("claim") == claim and was.get("worker_id") == worker_id
-            saw = call.seen["dispatch"].get(run_id) or {}
-            was_held = saw.get("claim") == claim and saw.get("worker_id") == worker_id
-            require(
-                answer != "lost" or not (is_held and was_held), "no_holder_is_told_that_it_lost", f"{run_id} {claim}"
-            )
-            if call.function == "save_steps" and answer in ("saved", "on_record"):
-                there = after["step"].get(f"{run_id} {element['key']}")
-                require(there and there["result"] == row["result"], "a_save_is_on_record", f"{run_id} {element['key']}")
-                require(is_held, "only_the_holder_saves", f"{run_id} {element['key']}")
-            elif call.function == "suspend_runs" and answer == "suspended":
-                now = after["dispatch"].get(run_id)
-                require(is_held, "only_the_holder_suspends", run_id)
-                waits = now and ((now["worker_id"] is None and now["waits"]) or now["claim"] != claim)  # claimed again
-                require(waits or run_id in after["outcome"], "a_suspended_run_waits", run_id)
-            elif call.function in ("complete_runs", "fail_runs") and answer == "done":
-                status = "completed" if call.function == "complete_runs" else "failed"
-                there = after["outcome"].get(run_id)
-                require(there and there["status"] == status and there["claim"] == claim, "done_is_done", run_id)
-            elif call.function == "fail_steps" and answer == "exhausted":
-                require(f"{run_id} {element['key']}" in after["step"], "an_exhausted_step_is_on_record", run_id)
-            elif answer == "answered":
-                require(is_held, "only_the_holder_is_answered", run_id)
-                require(f"{run_id} {row['checkpoint']['key']}" in after["step"], "an_answer_is_on_record", run_id)
-
-    def _claimed(self, after: Snapshot, call: Call) -> None:
-        """Who claims a run sees all that is on record."""
-        for row in call.answer:
-            run_id = row["run_id"]
-            if run_id not in after["dispatch"] or after["dispatch"][run_id]["claim"] != row["claim"]:
-                continue
-            told = sorted(each["key"] for each in row["steps"] if each["kind"] != "attempt")
-            there = sorted(each["key"] for each in after["step"].values() if each["run_id"] == run_id)
-            require(told == there, "a_claim_brings_all_checkpoints", f"{run_id} {told} {there}")
+    def go_back(self, seen: Snapshot) -> None:
+        """Forget what was lost with the commits that were; no token may come again all the same."""
+        self.ledger = Counter(seen["ledger"] or [])
 
     # The end
 
@@ -543,38 +372,3 @@ class Model:
         require(not after["wake"], "every_wake_is_drained", after["wake"])
         pending = [key for key, row in after["act"].items() if row["applied_at"] is None]
         require(not pending, "every_act_is_answered", pending)
-
-
-def _gives_back(calls: Sequence[Call], was: Row) -> bool:
-    return any(
-        element["run_id"] == was["run_id"] and element["claim"] == was["claim"]
-        for call in calls
-        if call.function in ("suspend_runs", "release_runs") and call.arguments["worker_id"] == was["worker_id"]
-        for element, _ in call.elements()
-    )
-
-
-def _retried(call: Call) -> list[str]:
-    if call.function == "retry" and call.answer == ["accepted"]:
-        return [call.arguments["run_id"]]
-    if call.function == "retry_many":
-        return [row["run_id"] for row in call.answer if row["answer"] == "accepted"]
-    return []
-
-
-def _asked(call: Call) -> list[tuple[str, str, str]]:
-    if call.function in ("cancel", "terminate", "pause", "resume"):
-        return [(call.arguments["run_id"], call.function, call.answer[0])]
-    if call.function in ("cancel_many", "terminate_many", "pause_many", "resume_many"):
-        return [(row["run_id"], call.function.removesuffix("_many"), row["answer"]) for row in call.answer]
-    return []
-
-
-def _saves(call: Call) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    if call.function == "save_transaction_step":
-        return [(call.arguments["save"], call.arguments["save"])]
-    if call.function in ("save_steps", "fail_steps"):
-        return [(each, each) for each, _ in call.elements()]
-    if call.function in BATCHES:
-        return [(each, save) for each, _ in call.elements() for save in each.get("saves") or []]
-    return []

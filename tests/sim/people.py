@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sim.damage import BAD_DATA
 from sim.program import NAMES, make_program
+from sim.rules import is_held, waits_of
 from sim.sessions import Lost, Refused
 from sim.workers import WORKFLOWS
 from sim.world import Actor, Session, Turn, World
@@ -23,6 +25,11 @@ class Person:
         self.session = Session(world, name)
         self.actor: Actor | None = None
         self.sent = 0
+        self.losses = 0
+        self.favourite = ""
+        self.is_done = True
+        self.last = ("", "")
+        self.remembered: list[tuple[str, dict[str, Any]]] = []
 
     def rest(self, steps: int) -> Turn:
         """Leave things as they are for some steps."""
@@ -33,14 +40,13 @@ class Person:
     def live(self, calls: Any) -> Turn:
         """Make transactions of a few calls."""
         while not self.world.is_calm:
-            again = None
+            again = self._what_was_lost()
             try:
-                again = yield from self._transaction(calls)
+                again = again or (yield from self._transaction(calls))
             except Lost:
                 yield
             except Refused as refused:
-                if refused.sqlstate not in _EXPECTED:
-                    raise
+                self._expect(refused)
                 try:
                     yield from self.session.roll_back()
                 except Lost:
@@ -50,8 +56,8 @@ class Person:
                 try:
                     yield from self.session.call(again[0], **again[1])
                 except (Lost, Refused) as error:
-                    if isinstance(error, Refused) and error.sqlstate not in _EXPECTED:
-                        raise
+                    if isinstance(error, Refused):
+                        self._expect(error)
                     yield
                     try:
                         yield from self.session.roll_back()
@@ -61,10 +67,35 @@ class Person:
         while True:
             yield
 
+    def make(self, calls: list[tuple[str, dict[str, Any]]]) -> Turn:
+        """Make some calls, each committed at once."""
+        self.is_done = False
+        for function, arguments in calls:
+            try:
+                yield from self.session.call(function, **arguments)
+            except Refused as refused:
+                self._expect(refused)
+                yield from self.session.roll_back()
+        self.is_done = True
+        while True:
+            yield
+
+    def _expect(self, refused: Refused) -> None:
+        is_bad = refused.sqlstate[:2] in BAD_DATA and bool(self.world.damage.runs)
+        if refused.sqlstate not in _EXPECTED and not is_bad:
+            raise refused
+
+    def _what_was_lost(self) -> tuple[str, dict[str, Any]] | None:
+        """After a loss: a call that was acknowledged, to be made again."""
+        if self.losses == self.world.losses:
+            return None
+        self.losses = self.world.losses
+        return self.world.chance.choice(self.remembered) if self.remembered else None
+
     def _transaction(self, calls: Any) -> Turn:
         chance = self.world.chance
         made: list[tuple[str, dict[str, Any]]] = []
-        if chance.random() < 0.3:  # one call, committed at once
+        if chance.random() < (0.3 if self.world.waits.pausing is None else 0.8):  # one call, committed at once
             function, arguments = calls()
             made.append((function, arguments))
             try:
@@ -72,6 +103,7 @@ class Person:
             except Lost:
                 yield
                 return made[0]
+            self._remember(made)
             return None
         yield from self.session.begin(chance.choice(_ISOLATIONS))
         saved = -1
@@ -96,13 +128,24 @@ class Person:
         except Lost:
             yield
             return made[0]
+        self._remember(made)
         return None
 
+    def _remember(self, made: list[tuple[str, dict[str, Any]]]) -> None:
+        self.remembered = [*self.remembered, *(each for each in made if each[0] in ("start", "signal"))][-4:]
+
     def some_run(self) -> str:
-        """A run that is known, mostly an unfinished one; or none that anybody knows."""
+        """A run that is known, often one that somebody is at work on; or none that anybody knows."""
         chance, seen = self.world.chance, self.world.seen
-        pools = [sorted(seen["dispatch"]), sorted(seen["run"]), ["00000000-0000-7000-8000-000000000000"]]
-        pool = chance.choices(pools, (80, 18, 2))[0] or pools[2]
+        if self.favourite in seen["dispatch"] and chance.random() < 0.4:
+            return self.favourite
+        hot = self.world.hot_runs()
+        if hot and chance.random() < 0.5:
+            self.favourite = chance.choice(hot)
+            return self.favourite
+        nobody = ["00000000-0000-7000-8000-000000000000"]
+        pools = [sorted(seen["dispatch"]), sorted(seen["run"]), self.world.lost_runs, nobody]
+        pool = chance.choices(pools, (76, 17, 5, 2))[0] or nobody
         return str(chance.choice(pool))
 
     # Clients
@@ -110,6 +153,9 @@ class Person:
     def client_call(self) -> tuple[str, dict[str, Any]]:
         """Start or signal."""
         world, chance = self.world, self.world.chance
+        if (echo := self._echo()) and chance.random() < 0.25:
+            world.counted["calls echoed"] += 1
+            return echo
         what = chance.random()
         if len(world.seen["run"]) < MOST_RUNS and (what < 0.45 or not world.seen["run"]):
             return self._start() if what < 0.38 else self._start_many()
@@ -117,7 +163,7 @@ class Person:
             waited = [
                 (run_id, wait["name"])
                 for run_id, row in sorted(world.seen["dispatch"].items())
-                for wait in row["waits"] or []
+                for wait in waits_of(row)
                 if wait["kind"] == "signal"
             ]
             self.sent += 1
@@ -125,8 +171,10 @@ class Person:
                 f"{self.session.name}.{self.sent}" if chance.random() < 0.7 else chance.choice(("shared", "common"))
             )
             run_id, name = self.some_run(), chance.choice(NAMES)
-            if waited and chance.random() < 0.6:
-                run_id, name = chance.choice(waited)
+            if waited and chance.random() < 0.75:
+                hot = [each for each in waited if each[0] in world.hot_runs()]
+                run_id, awaited = chance.choice(hot or waited)
+                name = awaited if hot or chance.random() < 0.5 else name
             return "signal", {"run_id": run_id, "name": name, "payload": {"n": self.sent}, "id": message_id}
         if what < 0.93:
             self.sent += 1
@@ -138,6 +186,16 @@ class Person:
                 sent["start_input"] = make_program(chance)
             return "signal_key", sent
         return "run_results", {"run_ids": frozenset(world.seen["run"])}
+
+    def _echo(self) -> tuple[str, dict[str, Any]] | None:
+        """A call that somebody else has made and not committed yet: what came twice comes here as well."""
+        made = [
+            (call.function, call.arguments)
+            for each in self.world.sessions()
+            for call in each.calls
+            if each is not self.session and call.function in ("start", "start_many", "signal", "signal_key")
+        ]
+        return self.world.chance.choice(made) if made else None
 
     def _start(self) -> tuple[str, dict[str, Any]]:
         chance = self.world.chance
@@ -180,14 +238,19 @@ class Person:
         """Ask an act of a run, or of some."""
         chance = self.world.chance
         act = chance.choices(("cancel", "terminate", "pause", "resume", "retry"), (20, 6, 30, 34, 16))[0]
+        arguments: dict[str, Any] = {"reason": "so it was decided"}
+        after = {"cancel": "pause", "pause": "resume"}.get(self.last[0])
+        if after and chance.random() < 0.4:  # one thing leads to another
+            self.last = (after, self.last[1])
+            return after, {"run_id": self.last[1], **arguments}
         if act == "retry":
             return self._retry()
-        arguments: dict[str, Any] = {"reason": "so it was decided"}
         if act == "cancel":
             arguments["grace"] = chance.choice(("0 s", "1 s", "5 min", "1 h"))
         if chance.random() < 0.25:
             return f"{act}_many", {"run_ids": frozenset(self.some_run() for _ in range(3)), **arguments}
-        return act, {"run_id": self.some_run(), **arguments}
+        self.last = (act, self.some_run())
+        return act, {"run_id": self.last[1], **arguments}
 
     def _retry(self) -> tuple[str, dict[str, Any]]:
         chance, seen = self.world.chance, self.world.seen
@@ -199,6 +262,15 @@ class Person:
         if keys and chance.random() < 0.4:
             return "retry", {"run_id": run_id, "from_step": chance.choice(keys)}
         return "retry", {"run_id": run_id}
+
+    def admin_call(self) -> tuple[str, dict[str, Any]]:
+        """Put the install on hold now and then, and go on with it."""
+        world, chance = self.world, self.world.chance
+        if is_held(world.seen):
+            return "adopt", {"reason": "looked at it"}
+        if world.holds and chance.random() < 0.25:
+            return "hold", {"reason": chance.choice(("looks strange", "restored"))}
+        return "run_results", {"run_ids": frozenset(world.seen["run"])}
 
     # Tickers
 

@@ -44,7 +44,7 @@ def make_program(chance: random.Random) -> dict[str, Any]:
 def _make_op(chance: random.Random, key: str) -> Op:
     what = chance.choices(
         ("step", "many", "transaction", "flaky", "wait", "race", "all", "beside", "sleep", "pause"),
-        (14, 5, 12, 12, 18, 10, 8, 8, 10, 3),
+        (12, 5, 18, 12, 24, 14, 10, 10, 8, 3),
     )[0]
     op: Op = {"op": what, "key": key}
     if what == "many":
@@ -69,7 +69,7 @@ def _make_wait(chance: random.Random, key: str, *, may_sleep: bool = False) -> O
     if may_sleep and chance.random() < 0.3:
         return {"key": key, "kind": "sleep", "seconds": _seconds(chance)}
     wait: Op = {"key": key, "kind": "signal", "name": chance.choice(NAMES)}
-    if chance.random() < 0.5:
+    if chance.random() < 0.35:
         wait["seconds"] = _seconds(chance)
     return wait
 

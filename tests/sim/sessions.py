@@ -13,6 +13,7 @@ import json
 import os
 import re
 import select
+import signal
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -57,11 +58,16 @@ $$ select c.last_value::integer from sim.timeline as c $$;
 create or replace function perdure._random_uuid() returns uuid language sql volatile parallel restricted
 set search_path = pg_catalog, pg_temp as
 $$ select md5(nextval('sim.dice')::text)::uuid $$;
-create function sim.pause(point integer) returns boolean language plpgsql volatile
+create unlogged sequence sim.place;
+grant select on sim.place to public;
+create function sim.pause(point integer, place integer) returns boolean language plpgsql volatile
 set search_path = pg_catalog, pg_temp as $$
 begin
-  if (select p.last_value > 1 and abs(hashint4(pause.point + p.last_value::integer) % 12) = 0 from sim.pauses as p)
-    and random() < 0.2 then
+  if (
+    select p.last_value > 1 and (f.last_value = pause.place
+      or abs(hashint4(pause.point + p.last_value::integer) % 12) = 0)
+    from sim.pauses as p cross join sim.place as f
+  ) and random() < 0.2 then
     perform pg_advisory_lock_shared({_PAUSE}), pg_advisory_unlock_shared({_PAUSE});
   end if;
   return true;
@@ -69,8 +75,8 @@ end;
 $$;
 """
 
-# No real time may pass: neither is a lock wait given up, nor does a stopping worker sleep between two looks. And the
-# wakes are truncated whenever nobody holds them, not only when they fill a megabyte.
+# No real time may pass: neither is a lock wait given up, nor does a stopping worker sleep between two looks. The wakes
+# are truncated whenever nobody holds them, not only when they fill a megabyte, and a claim brings few checkpoints.
 _TIMELESS = """
 do $do$
 declare
@@ -86,9 +92,10 @@ begin
   for v_function, v_text in
     select p.oid::regprocedure, pg_get_functiondef(p.oid) from pg_proc as p
     where p.pronamespace = 'perdure'::regnamespace and p.prokind = 'f'
-      and (p.prosrc like '%pg_sleep(%' or p.proname in ('_truncate_wake', '_fence_any'))
+      and (p.prosrc like '%pg_sleep(%' or p.proname in ('_truncate_wake', '_fence_any', 'claim_runs'))
   loop
     v_text := replace(v_text, '< 1048576', '< 1');
+    v_text := replace(v_text, ', 0, 262144)', ', 0, 800)');
     v_text := replace(v_text, 'extract(epoch from v_lease) * 1000', '3600000');
     execute regexp_replace(v_text, 'perform pg_sleep\\([^;]*;', 'null;');
   end loop;
@@ -120,13 +127,17 @@ def with_pauses(definition: str) -> str:
 
     Each seed chooses a twelfth of the places, and pauses there often.
     """
-    name = definition.split("(", 1)[0]
+    name = definition.split("(", 1)[0].rpartition(".")[2]
 
     def pause(line: str) -> str:
-        place = zlib.crc32(f"{name} {line}".encode()) % 1_000_000
-        return f"assert sim.pause({place});"  # unlike perform it leaves FOUND as it is
+        point = zlib.crc32(f"{name} {line}".encode()) % 1_000_000
+        return f"assert sim.pause({point}, {_place_of(name)});"  # unlike perform it leaves FOUND as it is
 
     return between_statements(definition, pause)
+
+
+def _place_of(function: str) -> int:
+    return zlib.crc32(function.encode()) % 1_000_000 + 1
 
 
 @lru_cache(maxsize=65536)
@@ -216,6 +227,7 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
+_IS_COPY = "(table_id <> tableoid or system_identifier <> (select c.system_identifier from pg_control_system() as c))"
 # Tables by the columns that name a row; what is written once and judged nowhere is left out.
 _TABLES = {
     "run": (
@@ -228,9 +240,11 @@ _TABLES = {
     "step_attempt": ("run_id key attempt", "*"),
     "signal": ("run_id id", "*"),
     "act": ("act_id", "*"),
-    "worker": ("worker_id", "worker_id, is_direct"),
+    "worker": ("worker_id", "worker_id, is_direct, timeline, registered_at"),
     "worker_beat": ("worker_id", "*"),
     "run_key": ("workflow key", "workflow, key, run_id"),
+    "holds": ("reason", "reason, held_at"),
+    "install": ("is_installed", f"is_installed, {_IS_COPY} as is_copy"),
 }
 _SNAPSHOT = (
     "select "
@@ -262,11 +276,39 @@ def quiet_server(prefix: str) -> Iterator[PostgresServer]:
         with any_server(provision.provide(), prefix) as server:
             yield server
         return
-    server = private_server(binaries, prefix, {**FORGETFUL, "autovacuum": "off"})
+    server = private_server(binaries, prefix, {**FORGETFUL, "autovacuum": "off", "deadlock_timeout": "1h"})
     try:
         yield server
     finally:
         remove(server)
+
+
+class Past:
+    """What was committed at some moment: a standby that lags behind, or a backup."""
+
+    def __init__(self, arena: Arena, tables: Sequence[str]) -> None:
+        self._arena = arena
+        self._tables = tables
+        arena.script("create schema past; create table past.sequence (last_value bigint)")
+        for table in tables:
+            arena.script(f"create unlogged table past.{table.partition('.')[2]} (like {table})")
+
+    def remember(self) -> None:
+        """Note all that is committed now."""
+        kept = [(table, f"past.{table.partition('.')[2]}") for table in self._tables]
+        self._arena.script(
+            f"truncate past.sequence, {', '.join(name for _, name in kept)};"
+            "insert into past.sequence select s.last_value from perdure.signal_sequence as s;"
+            + ";".join(f"insert into {name} select * from {table}" for table, name in kept)
+        )
+
+    def go_back(self) -> None:
+        """Let everything later be lost. No time goes back, and no random id is given again."""
+        self._arena.script(
+            f"truncate {', '.join(self._tables)};"
+            "select setval('perdure.signal_sequence', s.last_value) from past.sequence as s;"
+            + ";".join(f"insert into {table} select * from past.{table.partition('.')[2]}" for table in self._tables)
+        )
 
 
 class Arena:
@@ -279,8 +321,7 @@ class Arena:
         self.onlooker = Wire(self.dsn(database.superuser), 0.5)
         self.onlooker.execute("set plan_cache_mode = force_generic_plan")
         for statement in (_PREPARE, _TIMELESS, _VIOLATIONS):
-            done = self.onlooker.pgconn.exec_(statement.encode())
-            assert done.status == pq.ExecStatus.COMMAND_OK, done.error_message.decode()
+            self.script(statement)
         self._add_pauses()
         self.onlooker.execute(f"select pg_advisory_lock({_PAUSE})")
         self.onlooker.prepare("look", _SNAPSHOT)
@@ -290,14 +331,25 @@ class Arena:
             "select array_to_json(pg_blocking_pids(a.pid)) from pg_stat_activity as a "
             "where a.pid = $1::integer and a.wait_event_type = 'Lock'",
         )
-        self._tables = ", ".join(
+        self.onlooker.prepare("in the way", "select array_to_json(pg_blocking_pids($1::integer))")
+        self._stopped: set[int] = set()
+        self._pauses = -1
+        self.can_stop = database.server.local is not None
+        names = [
             str(name)
             for [name] in self.onlooker.execute(
-                "select c.oid::regclass from pg_class as c where c.relnamespace = 'perdure'::regnamespace "
+                "select c.relname from pg_class as c where c.relnamespace = 'perdure'::regnamespace "
                 "and c.relkind in ('r', 'p') and not c.relispartition and c.relname <> all(string_to_array($1, ','))",
                 [",".join(_KEPT)],
             )
-        )
+        ]
+        self._tables = ", ".join(f"perdure.{name}" for name in names)
+        self.past = Past(self, [*(f"perdure.{name}" for name in names), "perdure.install", "sim.ledger"])
+
+    def script(self, statements: str) -> None:
+        """Execute statements of the superuser's, in one transaction."""
+        done = self.onlooker.pgconn.exec_(statements.encode())
+        assert done.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK), done.error_message.decode()
 
     def _add_pauses(self) -> None:
         rows = self.onlooker.execute(
@@ -320,7 +372,12 @@ class Arena:
 
     def empty(self) -> None:
         """Remove every trace of an earlier simulation."""
+        self._pauses = -1
         self.onlooker.execute(f"truncate {self._tables}, sim.ledger restart identity")
+        self.onlooker.execute(
+            "update perdure.install set held_at = null, held_by = null, hold_reason = null, ended_reason = null"
+        )
+        self.onlooker.execute("select perdure._write_identity()")
         self.onlooker.execute(
             "select setval('sim.clock', 1), setval('sim.started', 1), setval('sim.timeline', 1), "
             "setval('sim.dice', 1), setval('sim.pauses', 1), setval('perdure.signal_sequence', 1)"
@@ -347,7 +404,16 @@ class Arena:
 
     def set_pauses(self, choice: int) -> None:
         """Tell where functions pause between two of their statements; 0: nowhere."""
+        if choice == self._pauses:
+            return
+        self._pauses = choice
         self.onlooker.execute("select setval('sim.pauses', $1::bigint)", [str(choice + 1)])
+
+    def pause_in(self, function: str) -> None:
+        """Name a function in which every place is chosen; none for the empty name."""
+        assert not function or function in self._originals, f"no pauses in {function}"
+        place = _place_of(function) if function else 1
+        self.onlooker.execute("select setval('sim.place', $1::bigint)", [str(place)])
 
     def is_pause(self, blockers: Sequence[int]) -> bool:
         """Whether who waits only pauses."""
@@ -381,8 +447,32 @@ class Arena:
         rows = self.onlooker.execute_prepared("waits", [str(pid)])
         return json.loads(rows[0][0] or "[]") if rows else []
 
+    def in_the_way(self, pid: int) -> list[int]:
+        """Who is in the way of a backend that was stopped while it waited; nobody, once it got what it waited for."""
+        [row] = self.onlooker.execute_prepared("in the way", [str(pid)])
+        return list(json.loads(row[0] or "[]"))
+
+    def stop(self, pid: int) -> None:
+        """Stop a backend that waits for a lock: it may get it, and does not go on."""
+        self._stopped.add(pid)
+        if self.can_stop:
+            os.kill(pid, signal.SIGSTOP)
+
+    def is_stopped(self, pid: int) -> bool:
+        """Whether a backend was stopped."""
+        return pid in self._stopped
+
+    def go_on(self, pid: int) -> None:
+        """Let a backend that was stopped go on."""
+        self._stopped.discard(pid)
+        if self.can_stop:
+            os.kill(pid, signal.SIGCONT)
+
     def terminate(self, pid: int) -> None:
         """Kill a backend and wait until it is gone, with its locks."""
+        if pid in self._stopped:
+            self.onlooker.execute("select pg_terminate_backend($1::integer)", [str(pid)])
+            self.go_on(pid)
         self.onlooker.execute("select pg_terminate_backend($1::integer, 30000)", [str(pid)])
 
     def cancel(self, pid: int) -> None:

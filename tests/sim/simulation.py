@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sim.model import Violation
 from sim.people import Person
+from sim.rules import Violation, is_held, waits_of
 from sim.sessions import Arena, micros
 from sim.workers import WORKFLOWS, Worker
 from sim.world import Actor, Faults, World
 
 STEPS = 260
 ROUNDS = 150
+
+
+DISASTERS = ("failover with loss", "failover with loss", "dump restored", "files restored", "cluster upgraded")
+
+
+@dataclass
+class Plan:
+    """What is to come of what comes once in a life, if it comes at all."""
+
+    bad_runs: bool
+    remembers_at: int = -1
+    strikes_at: int = -1
+    disaster: str = ""
+
+    @classmethod
+    def make(cls, chance: random.Random) -> Plan:
+        """Throw the dice."""
+        plan = cls(chance.random() < 0.35)
+        if chance.random() < 0.5:
+            plan.remembers_at = chance.randint(20, STEPS - 90)
+            plan.strikes_at = plan.remembers_at + chance.choice((1, 5, 12, 25, 50, 80))
+            plan.disaster = chance.choice(DISASTERS)
+        return plan
 
 
 @dataclass
@@ -44,10 +68,12 @@ class Failure(Exception):
 class Simulation:
     """The cast, and the course of things."""
 
-    def __init__(self, arena: Arena, seed: int, *, keeps_trace: bool = False) -> None:
+    def __init__(self, arena: Arena, seed: int, *, keeps_trace: bool = False, pause_in: str = "") -> None:
         self.world = World(arena, seed, keeps_trace)
+        self.pause_in = pause_in
         self.workers: list[Worker] = []
         self.people: list[Person] = []
+        self.plan = Plan.make(self.world.chance)
 
     def run(self) -> Result:
         """Simulate; raises Failure."""
@@ -76,26 +102,28 @@ class Simulation:
     def _open(self) -> None:
         world, chance = self.world, self.world.chance
         world.arena.empty()
+        world.arena.pause_in(self.pause_in)
         for statement in [
             *(f"select perdure.put_workflow('{each}')" for each in WORKFLOWS),
             "select perdure.put_queue('default'), perdure.put_queue('slow')",
         ]:
             world.arena.onlooker.execute(statement)
         world.seen, _ = world.arena.look()
-        world.pauses = chance.choice((0, 1, 1, 1)) * chance.randint(1, 1_000_000)
-        world.wait(None)
+        world.holds = chance.random() < 0.3
+        world.pauses = (1 if self.pause_in else chance.choice((0, 1, 1, 1))) * chance.randint(1, 1_000_000)
+        world.waits.arrange_pauses()
         for n in range(chance.randint(1, 3)):
             self._add_worker(f"w{n + 1}")
-        for name, weight in (("c1", 1.0), ("c2", 1.0), ("c3", 0.6), ("o1", 0.8), ("t1", 0.7), ("t2", 0.3)):
+        for name, weight in (("c1", 1.0), ("c2", 1.0), ("c3", 0.6), ("o1", 0.8), ("a1", 0.3), ("t1", 0.7), ("t2", 0.3)):
             self._add_person(name, weight)
 
     def _add_worker(self, name: str) -> None:
         worker = Worker(self.world, name)
         self.workers.append(worker)
         self.world.actors += [
-            Actor(worker.flusher.name, worker.flush(), worker.flusher, 3.0),
+            Actor(worker.flusher.name, worker.flush(), worker.flusher, 5.0),
             Actor(worker.beater.name, worker.beat(), worker.beater, 0.7),
-            Actor(worker.hand.name, worker.work(), worker.hand, 0.7),
+            Actor(worker.hand.name, worker.work(), worker.hand, 1.5),
         ]
 
     def _add_person(self, name: str, weight: float) -> None:
@@ -103,7 +131,8 @@ class Simulation:
         if name.startswith("t"):
             turns = person.tick()
         else:
-            turns = person.live(person.client_call if name.startswith("c") else person.operator_call)
+            calls = {"c": person.client_call, "o": person.operator_call, "a": person.admin_call}
+            turns = person.live(calls[name[0]])
         person.actor = Actor(name, turns, person.session, weight)
         self.people.append(person)
         self.world.actors.append(person.actor)
@@ -121,15 +150,57 @@ class Simulation:
             for actor in self._hands(worker):
                 actor.rests_until = until
         if world.happens(faults.restart, "server restarted"):
-            for session in world.sessions():
-                session.lose()
+            self._lose_all()
+            self._be_away()
             world.restarted()
         if world.happens(faults.failover, "timeline changed"):
-            for session in world.sessions():
-                session.lose()
+            self._lose_all()
+            self._be_away()
             world.failed_over()
+        self._disaster()
+        if self.plan.bad_runs and world.happens(faults.strike, "bad run"):
+            world.damage.strike()
+        if world.damage.runs and world.happens(faults.mend, "bad runs mended"):
+            world.damage.mend()
         if world.happens(faults.jump, "time jumps"):
             self._jump()
+
+    def _lose_all(self) -> None:
+        for session in self.world.sessions():
+            session.lose()
+
+    def _be_away(self) -> None:
+        """However long the server needs to come back: nobody beats meanwhile."""
+        self.world.move(self.world.chance.choice((1, 1_000_000, 3_000_000, 45_000_000)))
+
+    def _disaster(self) -> None:
+        """The server is lost with what it acknowledged last, or the database is another one all of a sudden."""
+        world, plan = self.world, self.plan
+        if world.steps == plan.remembers_at:
+            world.say("*** a standby lags behind here, or a backup is taken")
+            world.arena.past.remember()
+        if world.steps != plan.strikes_at:
+            return
+        world.say(f"*** {plan.disaster}")
+        world.counted[plan.disaster] += 1
+        self._lose_all()
+        self._be_away()
+        if plan.disaster != "cluster upgraded":
+            world.arena.past.go_back()
+            world.went_back()
+        if plan.disaster == "failover with loss":
+            world.failed_over()
+        elif plan.disaster == "dump restored":  # into other tables
+            world.arena.script("update perdure.install set table_id = (table_id::bigint + 1)::oid")
+        elif plan.disaster == "cluster upgraded":  # and so it has another identity
+            world.restarted()
+            world.arena.script("update perdure.install set system_identifier = system_identifier + 1")
+        else:  # its operator takes care that it is on hold before anybody comes
+            world.restarted()
+            world.set_clock()
+            world.arena.script("select perdure.hold('restored from files')")
+        world.model.copied_at = world.now
+        world.refresh()
 
     def _hands(self, worker: Worker) -> list[Actor]:
         sessions = (worker.flusher, worker.beater, worker.hand)
@@ -169,7 +240,7 @@ class Simulation:
     def _turns(self, actor: Actor, count: int) -> None:
         """Let one actor take some turns."""
         for _ in range(count):
-            if actor.session is self.world.waiting_session:
+            if self.world.waits.of(actor.session) is not None:
                 return
             next(actor.turns)
 
@@ -181,7 +252,7 @@ class Simulation:
         world.say("*** the end game")
         world.faults = Faults.none()
         world.is_calm = True
-        world.wait(world.waiting)
+        world.waits.arrange_pauses()
         for actor in world.actors:
             actor.rests_until = 0
         self._add_worker("w0")  # one that knows every workflow
@@ -199,25 +270,20 @@ class Simulation:
         for n in range(ROUNDS):
             for actor in world.actors:
                 for _ in range(1 if actor.name.startswith("t") else 4):
-                    if world.waiting is not None and world.arena.is_pause(world.waiting.blockers):
-                        world.end_pause(world.waiting)
-                    if world.waiting is not None and not world.waiting.blockers:
-                        waiter = next(each for each in world.actors if each.session is world.waiting_session)
-                        next(waiter.turns)
-                    if actor.session is world.waiting_session:
+                    world.waits.end_pause()
+                    while (session := world.waits.free()) is not None:
+                        next(next(each for each in world.actors if each.session is session).turns)
+                    if world.waits.of(actor.session) is not None:
                         break
                     world.steps += 1
                     world.move(100)
                     next(actor.turns)
+            world.damage.mend()
             self.world.check([])
             if not world.seen["dispatch"] and not world.seen["wake"]:
                 break
-            if n % 3 == 2 and world.waiting is None:
-                for function, arguments in self._help():
-                    operator.actor.turns = operator.session.call(function, **arguments)
-                    for _ in operator.actor.turns:
-                        pass
-                    operator.actor.turns = operator.live(lambda: None)
+            if n % 3 == 2 and not world.waits.all and operator.is_done:
+                operator.actor.turns = operator.make(self._help())
                 self._go_on()
         seen, violations = world.arena.look()
         if seen["dispatch"]:
@@ -227,6 +293,8 @@ class Simulation:
     def _help(self) -> list[tuple[str, dict[str, Any]]]:
         """Give each run what it waits for."""
         calls: list[tuple[str, dict[str, Any]]] = []
+        if is_held(self.world.seen):
+            calls.append(("adopt", {"reason": "the end game"}))
         for run_id, row in sorted(self.world.seen["dispatch"].items()):
             if row["is_paused"]:
                 calls.append(("resume", {"run_id": run_id, "reason": "the end game"}))
@@ -236,7 +304,7 @@ class Simulation:
                     "signal",
                     {"run_id": run_id, "name": wait["name"], "payload": {"n": 0}, "id": f"end.{self.world.steps}"},
                 )
-                for wait in (row["waits"] or [])[:1]
+                for wait in waits_of(row)[:1]
                 if wait["kind"] == "signal" and (wait["name"] not in there or True)
             ]
         return calls
@@ -262,6 +330,6 @@ class Simulation:
             self._turns(self._hands(worker)[1], 4)
 
 
-def simulate(arena: Arena, seed: int, *, keeps_trace: bool = False) -> Result:
-    """Run one seed; raises Failure."""
-    return Simulation(arena, seed, keeps_trace=keeps_trace).run()
+def simulate(arena: Arena, seed: int, *, keeps_trace: bool = False, pause_in: str = "") -> Result:
+    """Run one seed; raises Failure. pause_in: a function in which every statement may pause, whatever the seed chose."""
+    return Simulation(arena, seed, keeps_trace=keeps_trace, pause_in=pause_in).run()

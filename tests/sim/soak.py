@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
 
 from sim.breaks import BREAKS
-from sim.model import Violation
+from sim.rules import Violation
 from sim.sessions import Arena, quiet_server
 from sim.simulation import Failure, Result, simulate
 from support.database import PostgresServer, remove_leftovers
@@ -33,11 +33,11 @@ class Report:
     failure: str | None = None
 
 
-def one(arena: Arena, seed: int, *, keeps_trace: bool = False) -> tuple[Report, Result | None]:
+def one(arena: Arena, seed: int, *, keeps_trace: bool = False, pause_in: str = "") -> tuple[Report, Result | None]:
     """Simulate one seed."""
     began = time.monotonic()
     try:
-        result = simulate(arena, seed, keeps_trace=keeps_trace)
+        result = simulate(arena, seed, keeps_trace=keeps_trace, pause_in=pause_in)
     except Failure as failure:
         text = str(failure)
         if not isinstance(failure.__cause__, Violation):
@@ -54,26 +54,28 @@ def made(server: PostgresServer, broken: str | None) -> Arena:
     return arena
 
 
-def live(first: int, stride: int, until: float, broken: str | None, reports: Queue[Report | None]) -> None:
+def live(
+    first: int, stride: int, until: float, broken: str | None, pause_in: str, reports: Queue[Report | None]
+) -> None:
     """Simulate every stride-th seed until the time is over, on a server of this process's own."""
     try:
         with quiet_server(f"perdure_soak_{os.getpid()}") as server:
             arena = made(server, broken)
             seed = first
             while time.monotonic() < until:
-                reports.put(one(arena, seed)[0])
+                reports.put(one(arena, seed, pause_in=pause_in)[0])
                 seed += stride
     finally:
         reports.put(None)
 
 
-def soak(seconds: float, first: int, processes: int, broken: str | None, *, keep_going: bool) -> int:
+def soak(seconds: float, first: int, processes: int, broken: str | None, pause_in: str, *, keep_going: bool) -> int:
     """Simulate for so long; return how many seeds failed."""
     context = multiprocessing.get_context("spawn")
     reports: Queue[Report | None] = context.Queue()
     until = time.monotonic() + seconds
     lives = [
-        context.Process(target=live, args=(first + n, processes, until, broken, reports), daemon=True)
+        context.Process(target=live, args=(first + n, processes, until, broken, pause_in, reports), daemon=True)
         for n in range(processes)
     ]
     for process in lives:
@@ -117,13 +119,23 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first failure")
     parser.add_argument("--break", dest="broken", choices=sorted(BREAKS), help="break the engine there before")
+    parser.add_argument("--pause-in", default="", metavar="FUNCTION", help="pause often in this function of the engine")
     options = parser.parse_args()
     remove_leftovers()
     if options.seed is None:
-        failed = soak(options.seconds, options.first, options.processes, options.broken, keep_going=options.keep_going)
+        failed = soak(
+            options.seconds,
+            options.first,
+            options.processes,
+            options.broken,
+            options.pause_in,
+            keep_going=options.keep_going,
+        )
         return min(1, failed)
     with quiet_server(f"perdure_soak_{os.getpid()}") as server:
-        report, result = one(made(server, options.broken), options.seed, keeps_trace=options.trace)
+        report, result = one(
+            made(server, options.broken), options.seed, keeps_trace=options.trace, pause_in=options.pause_in
+        )
     if result is not None and options.trace:
         print("\n".join(result.trace))
     print(report.failure or f"seed {report.seed}: nothing found, in {report.seconds:.2f} s")

@@ -7,12 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from sim.breaks import BREAKS
-from sim.model import Violation
+from sim.rules import Violation
 from sim.sessions import Arena, Refused, quiet_server
 from sim.simulation import Failure, simulate
 
 # Those that a few seeds tell; `python -m sim.soak --break NAME` looks for the others.
-SOON = ("a_suspension_that_does_not_look", "a_look_that_answers_two_waits", "a_time_out_that_beats_the_message")
+SOON = (
+    "a_suspension_that_does_not_look",
+    "a_look_that_answers_two_waits",
+    "a_time_out_that_beats_the_message",
+    "a_claim_whose_token_nobody_compares",
+    "a_message_whose_conflict_is_not_looked_at",
+)
 SEEDS = range(1, 25)
 
 

@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.damage import BAD_DATA
 from sim.program import Move, next_move
+from sim.rules import BATCHES, Violation, require
 from sim.sessions import Lost, Refused, micros
 from sim.world import Session, Turn, World, iso
 
@@ -44,6 +46,8 @@ class Held:
     must_release: bool = False
     is_told: bool = False
     is_in_hand: bool = False
+    has_more: bool = False
+    is_bad: bool = False
 
     def named(self, **fields: Any) -> dict[str, Any]:
         """An element of a batch that names the run by its claim."""
@@ -78,6 +82,7 @@ class Worker:
         self.held: dict[str, Held] = {}
         self.must_reconcile = False
         self.beat_at = 0
+        self.sent: list[tuple[str, dict[str, Any]]] = []
 
     def drop_all(self) -> None:
         """Forget what is held: the database gave it to others, or will."""
@@ -128,11 +133,13 @@ class Worker:
             self.drop_all()
             return
         self.must_reconcile |= answer["reconcile"]
+        for held in self.held.values():
+            held.must_release |= answer["hold"] is not None  # begin nothing, give all back
         for told in answer["runs"]:
-            held = self.held.get(told["run_id"])
-            if held is not None and held.claim == told["claim"]:
-                held.must_release |= told["is_paused"]
-                held.is_told = True
+            named = self.held.get(told["run_id"])
+            if named is not None and named.claim == told["claim"]:
+                named.must_release |= told["is_paused"]
+                named.is_told = True
 
     # The hand that flushes
 
@@ -154,6 +161,11 @@ class Worker:
             yield from self._reconcile(worker_id)
         elif not self.world.is_calm and chance.random() < 0.025:
             yield from self._stop(worker_id)
+        elif (late := self._late(worker_id)) and chance.random() < 0.08:
+            self.world.counted["calls that came late"] += 1
+            yield from self.flusher.call(late[0], **late[1])
+        elif (held := next((h for h in self.held.values() if h.has_more), None)) and chance.random() < 0.6:
+            yield from self._read_on(held)
         else:
             yield from self._flush(worker_id)
 
@@ -161,10 +173,13 @@ class Worker:
         chance = self.world.chance
         sent: list[tuple[Held, str, dict[str, Any]]] = []
         for held in list(self.held.values()):
-            if not held.is_in_hand and (self.world.is_calm or chance.random() < 0.7):
+            if not held.is_in_hand and not held.has_more and (self.world.is_calm or chance.random() < 0.7):
                 if not held.pending:
                     held.pending = self._plan(held)
                 sent += [(held, function, element) for function, element in held.pending]
+        if chance.random() < 0.35 and not self.world.is_calm:
+            sent += [(h, "release_runs", h.named(saves=[])) for h in self.held.values() if h.is_in_hand][:1]
+            self.world.counted["hands at odds"] += len(sent) > 0 and sent[-1][0].is_in_hand
         room = 6 - len(self.held)
         claims = room > 0 and chance.random() < 0.6
         if not sent and not claims:
@@ -180,6 +195,7 @@ class Worker:
                         arguments: dict[str, Any] = {"worker_id": worker_id, name: [e for _, e in group]}
                         if function == "suspend_runs":
                             arguments["keep"] = keep
+                        self.sent = [*self.sent[-11:], (function, arguments)]
                         rows = yield from self.flusher.call(function, **arguments)
                         answers.append((function, group, rows))
             claimed = []
@@ -190,6 +206,10 @@ class Worker:
             yield from self.flusher.commit()
         except Lost:
             self.must_reconcile = self.must_reconcile or claims or chance.random() < 0.5
+            self.world.rest(self.flusher, chance.choice((0, 3, 12)))  # to connect again takes its time
+            raise
+        except Refused as refused:
+            self._single_out(refused, [held for held, _, _ in sent])
             raise
         if worker_id != self.worker_id:
             return  # what is in memory now is another registration's
@@ -201,6 +221,44 @@ class Worker:
         for row in claimed:
             self._take_claim(row)
 
+    def _late(self, worker_id: str) -> tuple[str, dict[str, Any]] | None:
+        """A call with claims that were given up meanwhile, as if it had hung in the network."""
+        able = [
+            (function, {**arguments, BATCHES[function]: stale})
+            for function, arguments in self.sent
+            if arguments["worker_id"] == worker_id
+            and (
+                stale := [
+                    each
+                    for each in arguments[BATCHES[function]]
+                    if (held := self.held.get(each["run_id"])) is not None and held.claim != each["claim"]
+                ]
+            )
+        ]
+        return self.world.chance.choice(able) if able and not self.world.is_calm else None
+
+    def _single_out(self, refused: Refused, sent: list[Held]) -> None:
+        """Find the bad run of a batch, as halving it does, and pause that one."""
+        bad = [held for held in sent if held.run_id in self.world.damage.runs]
+        if refused.sqlstate[:2] in BAD_DATA and not bad:
+            raise Violation("a_bad_run_stops_nobody_else", str(refused))
+        for held in bad:
+            held.pending, held.must_release, held.is_bad = [], True, True
+
+    def _read_on(self, held: Held) -> Turn:
+        """Read the next page of a run's checkpoints."""
+        self.world.counted["pages read"] += 1
+        most = self.world.chance.choice(("1", "500", "900"))
+        [page] = yield from self.flusher.call("read_steps", run_id=held.run_id, after=str(held.ordinal), max_bytes=most)
+        for step in page:
+            held.take(step)
+        if page:
+            return
+        held.has_more = False
+        there = {row["key"] for row in self.world.seen["step"].values() if row["run_id"] == held.run_id}
+        is_ours = self.world.seen["dispatch"].get(held.run_id, {}).get("claim") == held.claim
+        require(there <= held.checkpoints.keys() or not is_ours, "pages_bring_all_checkpoints", held.run_id)
+
     def _take_claim(self, row: dict[str, Any]) -> None:
         steps = {step["key"]: step for step in row["steps"] if step["kind"] != "attempt"}
         attempts = {
@@ -210,7 +268,14 @@ class Worker:
         }
         ordinal = max((step["ordinal"] for step in steps.values()), default=0)
         self.held[row["run_id"]] = Held(
-            row["run_id"], row["claim"], row["input"], row["begun_at"], steps, attempts, ordinal
+            row["run_id"],
+            row["claim"],
+            row["input"],
+            row["begun_at"],
+            steps,
+            attempts,
+            ordinal,
+            has_more=row["has_more"],
         )
 
     def _plan(self, held: Held) -> list[tuple[str, dict[str, Any]]]:
@@ -223,7 +288,8 @@ class Worker:
             saves = []
             if move.what == "save" and chance.random() < 0.5:
                 saves = [self._save(held, 1, *move.saves[0])]
-            return [("release_runs", held.named(saves=saves))]
+            reason = {"pause_reason": "the database refuses what it asks for"} if held.is_bad else {}
+            return [("release_runs", held.named(saves=saves, **reason))]
         if held.is_told or (move.waits and move.saves and chance.random() < 0.4) or chance.random() < 0.05:
             held.is_told = False
             held.keep = True
@@ -363,7 +429,7 @@ class Worker:
             return None
         able = [
             held for held in self.held.values()
-            if not held.pending and not held.must_release and held.move().what == "transaction"
+            if not held.pending and not held.must_release and not held.has_more and held.move().what == "transaction"
         ]  # fmt: skip
         return self.world.chance.choice(able) if able else None
 
@@ -372,12 +438,14 @@ class Worker:
         assert worker_id is not None
         [(key, value)] = held.move().saves
         save = {"key": key, "kind": "transaction", "ordinal": held.ordinal + 1, "result": value}
-        isolation = chance.choice(("read committed", "read committed", "repeatable read", "serializable"))
+        isolation = chance.choice(("read committed", "repeatable read", "repeatable read", "serializable"))
         try:
             yield from self.hand.begin(isolation)
             if isolation != "read committed" and chance.random() < 0.5:
                 yield from self.hand.run("look", "select count(*) from sim.ledger", [])
             yield from self.hand.run("ledger", "insert into sim.ledger values ($1, $2)", [held.run_id, key])
+            self.world.rest(self.hand, chance.choice((0, 0, 5, 15)))  # the user's own work takes its time
+            yield
             [checkpoint] = yield from self.hand.call(
                 "save_transaction_step", worker_id=worker_id, save={**held.named(), **save}
             )
@@ -403,14 +471,24 @@ class Worker:
                     if self.held.get(held.run_id) is held:
                         del self.held[held.run_id]
                     return
-                [steps] = yield from self.hand.call("read_steps", run_id=held.run_id)
+                steps = yield from self._read_all(held.run_id)
             except Lost:
                 yield
                 continue
             for step in steps:
-                if step["kind"] != "attempt" and step["key"] not in held.checkpoints:
+                if step["key"] not in held.checkpoints:
                     held.take(step)
             return
+
+    def _read_all(self, run_id: str) -> Turn:
+        steps: list[dict[str, Any]] = []
+        while True:
+            after = str(steps[-1]["ordinal"] if steps else 0)
+            [page] = yield from self.hand.call("read_steps", run_id=run_id, after=after, max_bytes="700")
+            more = [step for step in page if step["kind"] != "attempt"]
+            if not more:
+                return steps
+            steps += more
 
     # What goes wrong
 
@@ -423,7 +501,7 @@ class Worker:
             if error.sqlstate == "PD002":
                 self.world.counted["workers forgotten"] += 1
                 self.drop_all()
-            elif error.sqlstate not in _TRY_AGAIN:
+            elif error.sqlstate not in _TRY_AGAIN and not (error.sqlstate[:2] in BAD_DATA and self.world.damage.runs):
                 raise error
 
 

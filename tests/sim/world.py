@@ -2,8 +2,7 @@
 
 Invariants:
 
-* One statement is under way at a time, beside at most one that waits for a lock. A second one that would wait is
-  cancelled, as an impatient caller's would be.
+* One statement is under way at a time. Others may wait for locks, and one may pause; `locks.py` says who goes on.
 * Each step begins at a later time than the one before. All chance comes from `World.chance`.
 * After each commit the model compares what is there with what may be there.
 """
@@ -19,22 +18,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from sim.model import Call, Model, Violation
+from sim.damage import Damage
+from sim.locks import Waits
+from sim.model import Model
+from sim.rules import BATCHES, DRAINS, Call
 from sim.sessions import Arena, Lost, Refused, Wire
 
 Turn = Generator[None, None, Any]
 Arguments = dict[str, Any]
 
-# Who may wait for whom: clients for each other, a transaction step for its row, a stopping worker for its own
-# transactions, and whoever passes the fence for somebody who just forgets the worker.
-_MAY_WAIT = frozenset(
-    {"start", "start_many", "signal", "signal_key", "retry", "retry_many", "save_transaction_step", "stop_worker"}
-)
 _NEVER_WAIT = frozenset({"tick", "recover", "drain", "worker_runs", "run_results", "read_steps"})
 _READS = frozenset({"worker_runs", "run_results", "read_steps", "look"})
-_FORGETS = frozenset({"tick", "recover", "stop_worker"})
-
-LONGEST_WAIT = 12  # steps; then whoever is in the way has to end
 
 
 def iso(at: float) -> str:
@@ -56,11 +50,13 @@ class Faults:
     restart: float = 0.001
     failover: float = 0.0005
     jump: float = 0.035
+    strike: float = 0.025
+    mend: float = 0.06
 
     @classmethod
     def none(cls) -> Faults:
         """Nothing goes wrong any more."""
-        return cls(*(0.0 for _ in range(10)))
+        return cls(*(0.0 for _ in range(12)))
 
 
 class Session:
@@ -93,9 +89,8 @@ class Session:
                 self.world.lock_lost_at[worker_id] = self.world.now
         self.wire = None
         self.is_broken = self.is_broken or self.is_open
-        if self.world.waiting is not None and self.world.waiting.session is self:
-            self.world.wait(None)
-        self.world.settle_waiter()
+        self.world.waits.end(self)
+        self.world.waits.settle()
         self.is_open = False
         self.must_end = False
         self.calls = []
@@ -197,6 +192,8 @@ class Session:
         calls, self.calls = self.calls, []
         self.world.check(calls)
         if self.world.happens(lose, "answer of a COMMIT lost"):
+            named = [each["run_id"] for call in calls for each, _ in call.elements()]
+            self.world.in_doubt.update((run_id, self.world.steps) for run_id in named)
             self.lose()
             yield
             raise self._lost()
@@ -217,15 +214,16 @@ class Session:
         world.counted["calls"] += call is not None
         if call is not None:  # nothing else asks what time it is
             world.set_clock()
+            call.since = world.now
         wire.send(query, parameters)
         blockers = world.arena.settle(wire)
-        if blockers and world.begin_wait(self, call, blockers):
-            while self.wire is wire and world.waiting is not None and world.waiting.blockers:
+        if blockers and world.waits.begin(self, call, blockers):
+            while self.wire is wire and world.waits.is_held_up(self):
                 yield
             if self.wire is not wire:
                 raise self._lost()
-            world.wait(None)
-        world.settle_waiter()
+            world.waits.end(self)
+        world.waits.settle()
         try:
             rows = wire.fetch()
         except Refused as refused:
@@ -277,17 +275,6 @@ class Actor:
 
 
 @dataclass
-class Waiting:
-    """The one statement that waits for a lock."""
-
-    session: Session
-    since: int
-    blockers: list[int]
-    pauses_until: int = 0
-    call: Call | None = None
-
-
-@dataclass
 class World:
     """Everything that one seed decides."""
 
@@ -300,17 +287,22 @@ class World:
     actors: list[Actor] = field(default_factory=list)
     steps: int = 0
     now: int = 1
-    waiting: Waiting | None = None
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.hash = hashlib.sha256()
         self.seen: dict[str, Any] = {}
         self.model = Model(self)
+        self.waits = Waits(self)
+        self.damage = Damage(self)
+        self.lost_runs: list[str] = []
+        self.losses = 0
+        self.in_doubt: dict[str, int] = {}
         self.locks: dict[str, tuple[Session, int]] = {}
         self.timeline = 1
         self.clock = 0
         self.is_calm = False
+        self.holds = False
         self.pauses = 0
         self.lock_lost_at: dict[str, int] = {}
 
@@ -344,63 +336,13 @@ class World:
             self.clock = self.now
             self.arena.set_time(self.now)
 
-    # Locks
+    # Who is where
 
-    def begin_wait(self, session: Session, call: Call | None, blockers: list[int]) -> bool:
-        """Judge a wait; return false where it was given up, because somebody waits already."""
-        if self.arena.is_pause(blockers):
-            self.say(f"{session.name} {call.function if call else ''} pauses")
-            self.counted["pauses between two statements"] += 1
-            self.wait(Waiting(session, self.steps, blockers, self.steps + self.chance.choice((1, 3, 8, 20)), call))
-            return True
-        self._judge_wait(session, call, blockers)
-        if self.waiting is None:
-            self.wait(Waiting(session, self.steps, blockers, 0, call))
-            return True
-        self.counted["impatient callers"] += 1
-        assert session.wire is not None
-        self.arena.cancel(session.wire.pid)
-        while not session.wire.is_done(1.0):
-            pass
-        return False
-
-    def _judge_wait(self, session: Session, call: Call | None, blockers: list[int]) -> None:
-        holders = [each for each in self.sessions() if each.wire is not None and each.wire.pid in blockers]
-        names = ", ".join(each.name for each in holders)
-        function = call.function if call else "a statement"
-        self.say(f"{session.name} {function} waits for {names}")
-        self.counted["lock waits"] += 1
-        forgets = any(each.function in _FORGETS for holder in holders for each in holder.calls)
-        if self.waiting is not None and self.waiting.session in holders and self.waiting.call is not None:
-            forgets = forgets or self.waiting.call.function in _FORGETS  # it pauses in the middle of it
-        if function not in _MAY_WAIT and not forgets:
-            raise Violation("nobody_waits_who_must_not", f"{session.name}, {function} waits for {names}")
-
-    def wait(self, waiting: Waiting | None) -> None:
-        """Note who waits; meanwhile nobody pauses, for two could only go on at once."""
-        self.waiting = waiting
-        self.arena.set_pauses(0 if waiting is not None or self.is_calm else self.pauses)
-
-    def settle_waiter(self) -> None:
-        """See whether who waits is still in somebody's way; if not, it goes on until it has ended or waits again."""
-        waiting = self.waiting
-        if waiting is None or waiting.session.wire is None:
-            return
-        wire = waiting.session.wire
-        waiting.blockers = self.arena.blockers(wire.pid) or self.arena.settle(wire)
-
-    def end_pause(self, waiting: Waiting) -> None:
-        """Let the statement that pauses go on, unless it is too early."""
-        if self.steps >= waiting.pauses_until or self.is_calm:
-            self.arena.unpause()
-            self.settle_waiter()
-            if waiting.blockers and not self.arena.is_pause(waiting.blockers):
-                self._judge_wait(waiting.session, waiting.call, waiting.blockers)
-
-    @property
-    def waiting_session(self) -> Session | None:
-        """Whose statement waits for a lock."""
-        return None if self.waiting is None else self.waiting.session
+    def rest(self, session: Session, steps: int) -> None:
+        """Let the owner of a session do nothing for some steps."""
+        for actor in self.actors:
+            if actor.session is session and not self.is_calm:
+                actor.rests_until = self.steps + steps
 
     def is_locked(self, worker_id: str, since: float = float("inf")) -> bool:
         """Whether a session holds the worker's advisory lock, and has held it since then."""
@@ -420,6 +362,17 @@ class World:
         self.model.timeline_at = self.now
         self.arena.onlooker.execute("select setval('sim.timeline', $1::bigint)", [str(self.timeline)])
 
+    def went_back(self) -> None:
+        """What was acknowledged since some moment is lost; who heard of it remembers."""
+        before = self.seen
+        self.refresh()
+        self.lost_runs += sorted(before["run"].keys() - self.seen["run"].keys())
+        self.losses += 1
+        self.counted["runs lost"] += len(before["run"]) - len(self.seen["run"])
+        self.counted["checkpoints lost"] += len(before["step"].keys() - self.seen["step"].keys())
+        self.counted["messages lost"] += len(before["signal"].keys() - self.seen["signal"].keys())
+        self.model.go_back(self.seen)
+
     def sessions(self) -> list[Session]:
         """All sessions."""
         return [actor.session for actor in self.actors]
@@ -435,6 +388,12 @@ class World:
             self.set_clock()
         self.seen, violations = self.arena.look()
         self.model.judge(before, self.seen, calls, violations)
+        self.damage.look(self.seen)
+
+    def refresh(self) -> None:
+        """See what somebody did without the engine."""
+        self.seen, _ = self.arena.look()
+        self.damage.look(self.seen)
 
     def explain(self) -> str:
         """What the engine says about everything unfinished."""
@@ -444,6 +403,16 @@ class World:
             lines += [f"{run_id}: {row}" for [row] in rows]
             lines.append(f"  dispatch: {json.dumps(self.seen['dispatch'][run_id])}")
         return "\n".join(lines)
+
+    def hot_runs(self) -> list[str]:
+        """Runs that somebody is at work on: in a call that is under way or not committed, or of an unknown fate."""
+        calls = [call for each in self.sessions() for call in each.calls]
+        calls += [each.call for each in self.waits.all if each.call is not None]
+        named = {each["run_id"] for call in calls for each in call.arguments.get(BATCHES.get(call.function, ""), [])}
+        named |= {run_id for run_id, step in self.in_doubt.items() if self.steps - step < 30}
+        if any(call.function in DRAINS for call in calls):
+            named |= set(self.seen["wake"])
+        return sorted(named & self.seen["dispatch"].keys())
 
     # The scheduler
 
@@ -457,24 +426,21 @@ class World:
         next(actor.turns)
 
     def _pick(self) -> Actor | None:
-        able = [actor for actor in self.actors if actor.rests_until <= self.steps]
-        if self.waiting is not None:
-            waiter = self.waiting.session
-            if self.arena.is_pause(self.waiting.blockers):
-                self.waiting.since = self.steps
-                self.end_pause(self.waiting)
-            if not self.waiting.blockers:
-                return next(actor for actor in self.actors if actor.session is waiter)
-            if self.steps - self.waiting.since > LONGEST_WAIT:
-                holders = [
-                    actor
-                    for actor in self.actors
-                    if actor.session.wire is not None and actor.session.wire.pid in self.waiting.blockers
-                ]
-                for actor in holders:
-                    actor.session.must_end = True
-                able = holders or able
-            able = [actor for actor in able if actor.session is not waiter]
+        self.waits.end_pause()
+        if (session := self.waits.free()) is not None:
+            return next(actor for actor in self.actors if actor.session is session)
+        # who pauses gives others their chance: those who tell the runs something
+        pausing = self.waits.pausing
+        tellers = [each for each in self.actors if pausing is not None and each.name[0] in "co"]
+        able = [
+            each
+            for each in self.actors
+            if (each.rests_until <= self.steps or each in tellers) and not self.waits.is_held_up(each.session)
+        ]
+        if holders := self.waits.in_the_way():
+            for session in holders:
+                session.must_end = True
+            able = [actor for actor in self.actors if actor.session in holders]
         if not able:
             return None
-        return self.chance.choices(able, [actor.weight for actor in able])[0]
+        return self.chance.choices(able, [each.weight * (4 if each in tellers else 1) for each in able])[0]
