@@ -15,6 +15,12 @@ declare
   v_next pg_catalog.timestamptz := pg_catalog.clock_timestamp();
   v_end pg_catalog.timestamptz;
 begin
+  if run_ticks.max_seconds is null or run_ticks.every is null
+     or run_ticks.every operator(pg_catalog.<=) '0'::pg_catalog.interval
+     or run_ticks.every operator(pg_catalog.>) '1 day'::pg_catalog.interval then
+    raise exception 'run_ticks needs max_seconds, and every between 0 and 1 day'
+      using errcode = '22023', hint = 'Leave them out for a tick each second, for 58 seconds.';
+  end if;
   -- The caller's default may be an isolation in which tick refuses to work. Where it is not, the first transaction is
   -- kept: only there can tick know that it is alone in it, and truncate.
   if pg_catalog.current_setting('transaction_isolation')
@@ -58,7 +64,8 @@ $$;
 comment on procedure perdure.run_ticks(integer, interval) is  -- noqa: LT01
 'Call tick again and again, committing each round, for max_seconds; with 0 once.
 Works whatever default_transaction_isolation is. Ends earlier where statement_timeout would cut it off; a tick that
-fails is a warning, not the end, unless it is the only one. Raises 2D000 inside a transaction block. Locks what tick locks.';
+fails is a warning, not the end, unless it is the only one. Raises 22023 for a null, an interval that is not above 0 or is
+longer than a day, 2D000 inside a transaction block. Locks what tick locks.';
 
 create or replace function perdure._cron_jobs(every interval)
 returns table (

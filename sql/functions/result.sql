@@ -97,7 +97,10 @@ declare
   -- inside a transaction block a procedure may not commit; one snapshot per statement shows the end all the same
   v_is_in_block constant boolean :=
     pg_catalog.transaction_timestamp() operator(pg_catalog.<>) pg_catalog.statement_timestamp();
-  v_ends_at constant pg_catalog.timestamptz := perdure._now() operator(pg_catalog.+) await.timeout;
+  v_ends_at constant pg_catalog.timestamptz := perdure._now() operator(pg_catalog.+) case
+    when await.timeout is not null  -- any time-out is one: longer ones than this never end
+      then least(greatest(await.timeout, '0'::pg_catalog.interval), '100 years'::pg_catalog.interval)
+  end;
 begin
   loop
     begin

@@ -54,6 +54,12 @@ begin
   elsif _check_times.deadline is not null and _check_times.timeout is not null then
     raise exception 'deadline and timeout exclude each other'
       using errcode = '22023', hint = 'Pass one of them: a timeout runs from the first claim.';
+  elsif isfinite(_check_times.start_at) and _check_times.start_at > '290000-01-01 00:00+00' then
+    -- start_many spreads its runs behind it: a sum past the end of time would be an error without a name
+    raise exception 'start_at must lie before the year 290000'
+      using errcode = '22023',
+            detail = format('It is %s.', _check_times.start_at),
+            hint = 'Leave it out for a run that begins at once.';
   elsif _check_times.timeout = interval '0' then
     raise exception 'timeout must not be zero'
       using errcode = '22023', hint = 'Pass a longer one, or null for the workflow''s own.';
@@ -251,6 +257,7 @@ declare
 begin
   v_default := perdure._default_of(start_many.workflow collate "C", start_many.queue);
   perform perdure._check_start(start_many.on_duplicate collate "C", start_many.priority, start_many.tags, '{}');
+  perform perdure._check_times(start_many.start_at, null, null, null);
   perform perdure._check_many(start_many.on_duplicate collate "C", v_count, cardinality(start_many.keys));
   perform perdure._check_payload('input', i.input) from unnest(start_many.inputs) as i (input);
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from support.database import Database
 from support.engine import Connection
@@ -16,6 +16,7 @@ from support.scene import Scene
 settings.register_profile(
     "food",
     deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # to make an example smaller takes minutes with a database
     derandomize="PERDURE_FOOD" not in os.environ,
     max_examples=int(os.environ.get("PERDURE_FOOD", "40")),
     suppress_health_check=list(HealthCheck),
