@@ -212,3 +212,24 @@ async def lock_row(conn: Any, key: str) -> str:
 async def locking(run: perdure.AsyncRun, key: str) -> str:
     """One transaction step, which is frozen in the user's own SQL."""
     return await run.transaction(lock_row, key)
+
+
+def count(key: str, number: int) -> dict[str, Any]:
+    """Return the number."""
+    trace(key, "count")
+    return {"n": number}
+
+
+def last(key: str) -> None:
+    """Come after all others."""
+    trace(key, "last")
+
+
+@app.workflow()
+async def many(run: perdure.AsyncRun, key: str) -> list[int]:
+    """As many steps as the key says, one after the other, and one more."""
+    total = 0
+    for number in range(int(key)):
+        total += (await run.options(key=f"s{number}").step(count, key, number))["n"]
+    await run.step(last, key)
+    return [int(key), total]

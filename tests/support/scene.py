@@ -18,6 +18,7 @@ from support.engine import call, with_no_grace
 
 WORKFLOWS = (
     "order", "once", "slow", "long", "greedy", "who", "ledger", "parcel", "failing", "big", "heard", "longer", "locking",
+    "many",
 )  # fmt: skip
 PROGRAM = Path(__file__).with_name("crashing_worker.py")
 
