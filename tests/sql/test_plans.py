@@ -18,7 +18,8 @@ from support.engine import Connection, Held, Worker, act, call, drain, scalar, s
 # Few rows, however busy the engine is.
 SMALL = {"worker", "worker_beat", "workflow", "queue", "setting", "timeline", "install"}
 
-# A row per database of the server, or per one with settings: the planner knows how many there are, and has an index where there are many.
+# A row per database of the server, or per one with settings: the planner knows how many there are, and has an index
+# where there are many.
 CATALOG = {"pg_database", "pg_db_role_setting"}
 
 # Read as a whole, by design: (table, index) -> why.
