@@ -49,6 +49,7 @@ as $$
 
     -- keep the engine going
     ('tick', 'worker admin'),
+    ('truncate_wake', 'worker admin'),
     ('recover', 'worker admin'),
     ('drain', 'worker admin'),
     ('run_ticks', 'worker admin'),

@@ -52,6 +52,26 @@ $$;
 comment on function perdure._check_interval(text, interval) is
 'Refuse a negative or unusably long interval; null passes. Raises 22023.';
 
+create or replace function perdure._check_time(what text, at timestamptz)
+returns void
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- it is read by others, with many runs at once, and few languages have times beyond the years 1 to 9999 of their zone
+  if _check_time.at not between '1900-01-01 00:00+00' and '9999-01-01 00:00+00' then
+    raise exception '% must lie between the years 1900 and 9999', _check_time.what
+      using errcode = '22023',
+            detail = format('It is %s.', _check_time.at),
+            hint = 'Leave it out where there is no such time.';
+  end if;
+end;
+$$;
+comment on function perdure._check_time(text, timestamptz) is
+'Refuse a time that not every driver can read; null passes. Raises 22023.';
+
 create or replace function perdure._payload_limit()
 returns bigint
 language sql

@@ -21,13 +21,8 @@ begin
     raise exception 'run_ticks needs max_seconds, and every between 0 and 1 day'
       using errcode = '22023', hint = 'Leave them out for a tick each second, for 58 seconds.';
   end if;
-  -- The caller's default may be an isolation in which tick refuses to work. Where it is not, the first transaction is
-  -- kept: only there can tick know that it is alone in it, and truncate.
-  if pg_catalog.current_setting('transaction_isolation')
-     operator(pg_catalog.<>) 'read committed'::pg_catalog.text then
-    commit;
-    set transaction isolation level read committed;
-  end if;
+  commit;  -- the caller's default may be an isolation in which tick refuses to work
+  set transaction isolation level read committed;
   select s.setting::pg_catalog.float8 into v_timeout_ms from pg_catalog.pg_settings as s
   where s.name operator(pg_catalog.=) 'statement_timeout';
   v_end := v_next operator(pg_catalog.+) pg_catalog.make_interval(secs => case
@@ -49,6 +44,14 @@ begin
           raise;
         end if;
         raise warning 'tick failed with %: %', sqlstate, sqlerrm;
+    end;
+    commit;
+    set transaction isolation level read committed;
+    begin
+      perform perdure.truncate_wake();
+    exception
+      when undefined_function or invalid_schema_name then
+        exit;
     end;
     commit;
     set transaction isolation level read committed;

@@ -195,6 +195,7 @@ begin
     return next;
     return;
   end if;
+  perform perdure._bound_idleness('30 seconds');
   -- limited after the locks: what somebody holds at the head must not hide who stands behind it
   select array_agg(distinct l.run_id) into v_held
   from (
@@ -232,5 +233,5 @@ $$;
 comment on function perdure.drain(integer) is
 'Look at the runs that were told something: apply acts, make ready those whose message came; pause one that fails.
 Returns how many were looked at and how many were skipped because somebody held them; those stay to be drained.
-On hold nobody is looked at.
+On hold nobody is looked at. In a transaction that is left open they stay locked; the server ends it after 30 s of idleness.
 Locks the dispatch rows without waiting.';

@@ -47,6 +47,22 @@ $$;
 comment on function perdure._raise_unregistered(uuid, integer) is
 'Tell a worker to begin anew: it is not registered, or was so on the timeline given. Raises PD002.';
 
+create or replace function perdure._bound_idleness(bound interval)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select set_config(
+    'idle_in_transaction_session_timeout',
+    (extract(epoch from least(
+      _bound_idleness.bound,
+      nullif(current_setting('idle_in_transaction_session_timeout')::interval, interval '0'))) * 1000)::bigint::text,
+    true)
+$$;
+comment on function perdure._bound_idleness(interval) is
+'Let the server end this session where its transaction stands idle from now on for longer than that, or than it may anyway.';
+
 create or replace function perdure._fence_any(worker_id uuid)
 returns void
 language plpgsql
@@ -65,9 +81,7 @@ begin
   if v_timeline is distinct from perdure._timeline() then
     perform perdure._raise_unregistered(_fence_any.worker_id, v_timeline);
   end if;
-  -- a frozen client must not hold the fence for longer than its lease, nor than it may be idle anyway
-  v_lease := least(v_lease, nullif(current_setting('idle_in_transaction_session_timeout')::interval, interval '0'));
-  perform set_config('idle_in_transaction_session_timeout', (extract(epoch from v_lease) * 1000)::bigint::text, true);
+  perform perdure._bound_idleness(v_lease);  -- a frozen client must not hold the fence
   if current_setting('synchronous_commit') = 'off' then  -- what is acknowledged is durable
     perform set_config('synchronous_commit', coalesce(
       nullif(nullif(current_setting('perdure.before_beat', true), ''), 'off'), 'local'), true);

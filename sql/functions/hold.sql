@@ -34,11 +34,57 @@ as $$
   where s.setrole = 0
     and s.setdatabase in (0, (select d.oid from pg_database as d where d.datname = current_database()))
     and lower(split_part(c.line, '=', 1)) = 'perdure.hold'
-    and c.line not like '%='
+    and c.line <> split_part(c.line, '=', 1) || '='
   limit 1
 $$;
 comment on function perdure._hold_setting() is
 'Tell what ALTER DATABASE ... SET perdure.hold says; null where it says nothing. Locks nothing.';
+
+create or replace function perdure._check_caller_of_copy()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_caller constant name := perdure._caller();
+begin
+  if exists (select from perdure.holds as h where h.is_copy)
+    and not pg_has_role(v_caller, current_user, 'member')
+    and not exists (
+      select
+      from perdure.role_grant as g
+      inner join pg_roles as r on r.rolname = g.role_name
+      where g.kind = 'admin' and pg_has_role(v_caller, r.oid, 'member')
+    ) then
+    raise exception 'role "%" may not do this in a copy that nobody has adopted', v_caller
+      using errcode = '42501',
+            hint = 'Let its owner, or an admin on record, look at it and call perdure.adopt().';
+  end if;
+end;
+$$;
+comment on function perdure._check_caller_of_copy() is
+'Refuse strangers in a copy that nobody has adopted.
+A dump restored without privileges leaves each function to everybody, and what they do here would last. Raises 42501.';
+
+create or replace function perdure._check_owner_of_copy()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from perdure.holds as h where h.is_copy)
+    and (select r.rolsuper from pg_roles as r where r.rolname = current_user) then
+    raise exception 'the functions of this copy belong to the superuser "%"', current_user
+      using errcode = '55000',
+            detail = 'They would run as superuser for everyone who may call them.',
+            hint = 'Restore the dump with a plain owner: pg_restore --no-owner --role=perdure_owner.';
+  end if;
+end;
+$$;
+comment on function perdure._check_owner_of_copy() is
+'Refuse a copy whose functions a superuser owns, as install does: so it is after a restore with --no-owner. Raises 55000.';
 
 create or replace function perdure._put_hold(reason text, now timestamptz)
 returns void
@@ -114,6 +160,7 @@ as $$
 declare
   v_reason text;
 begin
+  perform perdure._check_caller_of_copy();
   if coalesce(btrim(hold.reason, e' \t\r\n'), '') = '' or length(hold.reason) > 10000 then
     raise exception 'a hold needs a reason of 10,000 characters at most'
       using errcode = '22023',
@@ -131,9 +178,10 @@ Live workers hear of it at their next beat, begin no further step and give their
 saved; claims under way at that moment may still bring runs, which they give back too. Clients may go on to start and
 signal. To be called before workers come back to a database restored in place; at_risk() lists what to look at. For a
 server that was restored as files set perdure.hold to a reason in postgresql.conf, or with ALTER DATABASE, before it
-starts: that works before anybody can connect. Again with another reason: the reason is replaced.
-Returns nothing. Raises 22023 without a reason, 55P03 after 5 s behind an open hold or adoption. Locks the row of the
-install.';
+starts: that works before anybody can connect. What a setting said counts once: after adopt() set other words, or
+restart the server. hold() again with another reason: the reason is replaced.
+Returns nothing. Raises 22023 without a reason, 42501 for a stranger in a copy, 55P03 after 5 s behind an open hold or
+adoption. Locks the row of the install.';
 
 create or replace function perdure._check_no_hold_setting()
 returns void
@@ -196,7 +244,9 @@ begin
     perform pg_sleep(0.02);
   end loop;
   delete from perdure.worker as w where w.worker_id = any(v_gone);
-  delete from perdure.worker_beat as b where b.worker_id = any(v_gone);
+  delete from perdure.worker_beat as b  -- as stop_worker does
+  where b.worker_id in (
+    select o.worker_id from perdure.worker_beat as o where o.worker_id = any(v_gone) for update skip locked);
   return v_released;
 end;
 $$;
@@ -216,19 +266,18 @@ declare
   v_now constant timestamptz := perdure._now();
   v_server_at constant timestamptz := pg_postmaster_start_time();
   v_old perdure.install;
-  v_new perdure.install;
   v_is_copy boolean;
   v_released integer;
 begin
+  perform perdure._check_caller_of_copy();
+  perform perdure._check_owner_of_copy();
   perform perdure._check_no_hold_setting();
   select i.* into strict v_old from perdure.install as i where i.is_installed for no key update;
   if perdure._hold() is null then
     return;
   end if;
+  v_is_copy := (select h.is_copy from perdure.holds as h);
   perform perdure._write_identity();
-  select i.* into strict v_new from perdure.install as i where i.is_installed;
-  v_is_copy := (v_old.system_identifier, v_old.database_id, v_old.table_id)
-    <> (v_new.system_identifier, v_new.database_id, v_new.table_id);
   v_released := perdure._forget_past_workers(v_is_copy, v_now);
   if v_is_copy then
     delete from perdure.timeline;  -- those of another cluster say nothing about this one's
@@ -254,5 +303,6 @@ that registered before the server was started: what they held goes back to ready
 still is one of them must register anew. The rights of a copy become those of its roles again; a dump without
 privileges left them none. Deaths are declared again after the grace of a restart. Call it when nobody else
 goes on with the original, and look at at_risk() before. Returns nothing, and does nothing where there is no hold.
-Raises PD004 while the setting perdure.hold is there, 55P03 where an open transaction of a worker is in the way for 5 s.
+Raises PD004 while the setting perdure.hold is there, 42501 for a stranger in a copy and 55000 for one whose functions a
+superuser owns, 55P03 where an open transaction of a worker is in the way for 5 s.
 Locks the row of the install, the workers'' rows, and their runs without waiting.';

@@ -2,7 +2,9 @@
 -- between are counted, so that the run which kills its workers is found and ended, and its neighbours are not.
 -- Lock order: worker (for update, without waiting), then dispatch by run_id without waiting, then inserts.
 
-create or replace function perdure._watch(now timestamptz, out calm_since timestamptz, out watched_since timestamptz)
+create or replace function perdure._watch(
+  now timestamptz, out calm_since timestamptz, out watched_since timestamptz, out looked_at timestamptz
+)
 returns record
 language plpgsql
 volatile
@@ -20,6 +22,7 @@ begin
   if not v_is_mine then  -- somebody is looking in a transaction that may stay open: what is on record will do
     select t.* into v_last from perdure.timeline as t where t.timeline = v_timeline;
   end if;
+  looked_at := v_last.ticked_at;
   -- the workers reconnect only now after a failover, a restart or a crash, however long the server needed to come back
   calm_since := case
     when v_last.calm_since >= v_started_at or v_started_at > _watch.now then least(v_last.calm_since, _watch.now)
@@ -58,12 +61,12 @@ end;
 $$;
 comment on function perdure._watch(timestamptz) is
 'Note that somebody looks for deaths now, and on which timeline.
-Tells since when the server has been seen on it since it last ended all sessions, and since when somebody has looked without a
-pause: a frozen host or a clock that jumps is no silence of the workers. No time of these is ahead of now, wherever the
-clock was before; how far it was ahead is noted for _bring_back. Never waits.';
+Tells since when the server has been seen on it since it last ended all sessions, since when somebody has looked without a
+pause of 10 seconds, neither of them ahead of now, and when somebody looked last. How far the clock was ahead is noted for
+_bring_back. Never waits.';
 
 create or replace function perdure._is_dead(
-  worker_id uuid, now timestamptz, calm_since timestamptz, watched_since timestamptz
+  worker_id uuid, now timestamptz, calm_since timestamptz, watched_since timestamptz, looked_at timestamptz
 )
 returns boolean
 language sql
@@ -76,7 +79,12 @@ as $$
       b.beat_at is null
       or (
         _is_dead.now - b.beat_at > w.lease
-        and _is_dead.now >= _is_dead.watched_since + least(w.lease, interval '5 seconds')
+        -- a frozen host or a clock that jumps is no silence of the workers: it is one that was watched for long enough,
+        -- or was there already when somebody looked before, however far apart the looks are
+        and (
+          _is_dead.now >= _is_dead.watched_since + least(w.lease, interval '5 seconds')
+          or _is_dead.looked_at between b.beat_at + w.lease and _is_dead.now - least(w.lease, interval '5 seconds')
+        )
       )
       or (
         w.is_direct
@@ -93,10 +101,10 @@ as $$
   left join perdure.worker_beat as b on b.worker_id = w.worker_id
   where w.worker_id = _is_dead.worker_id
 $$;
-comment on function perdure._is_dead(uuid, timestamptz, timestamptz, timestamptz) is
+comment on function perdure._is_dead(uuid, timestamptz, timestamptz, timestamptz, timestamptz) is
 'Judge a worker: its last beat is older than its lease, or its session''s lock is free and it has not beaten for 1.5 s.
 For min(lease, 5 s) after calm_since, when a restart or a failover was first seen, nobody is dead: all reconnect first.
-And a silence counts only after so long a watch.';
+And a silence counts only after so long a watch, or at the second look.';
 
 create or replace function perdure._bury_workers(now timestamptz)
 returns void
@@ -108,7 +116,7 @@ declare
   v_watch record;
   v_dead uuid[];
 begin
-  select w.calm_since, w.watched_since into strict v_watch from perdure._watch(_bury_workers.now) as w;
+  select w.* into strict v_watch from perdure._watch(_bury_workers.now) as w;
   -- the clock was set back: a beat from the future would never be old
   update perdure.worker_beat as b
   set beat_at = _bury_workers.now
@@ -122,13 +130,16 @@ begin
   from (
     select w.worker_id
     from perdure.worker as w
-    where perdure._is_dead(w.worker_id, _bury_workers.now, v_watch.calm_since, v_watch.watched_since)
+    where perdure._is_dead(
+      w.worker_id, _bury_workers.now, v_watch.calm_since, v_watch.watched_since, v_watch.looked_at)
     order by w.worker_id
     for update skip locked  -- a worker at work holds its row: it is asked again at the next tick
   ) as l;
   -- again, in a statement later than the lock: it may have beaten meanwhile
   delete from perdure.worker as w
-  where w.worker_id = any(v_dead) and perdure._is_dead(w.worker_id, _bury_workers.now, v_watch.calm_since, v_watch.watched_since);
+  where w.worker_id = any(v_dead)
+    and perdure._is_dead(
+      w.worker_id, _bury_workers.now, v_watch.calm_since, v_watch.watched_since, v_watch.looked_at);
   delete from perdure.worker_beat as b
   where b.worker_id in (
     select o.worker_id
@@ -232,6 +243,7 @@ begin
   if perdure._hold() is not null then
     return 0;
   end if;
+  perform perdure._bound_idleness('30 seconds');
   perform perdure._bury_workers(v_now);
   return perdure._take_back_orphans(v_now);
 end;
@@ -240,4 +252,5 @@ comment on function perdure.recover() is
 'Take runs back from dead workers: any worker may claim them again.
 A worker is dead when its last beat is older than its lease, or when its session is gone and it has not beaten for 1.5 s.
 A run whose workers died more often than max_recoveries in a row without progress ends as dead.
-Returns how many runs were taken back; on hold none. Raises 55000 outside READ COMMITTED. Locks dead workers'' rows and their runs without waiting; never waits for anybody.';
+Returns how many runs were taken back; on hold none. Raises 55000 outside READ COMMITTED. Locks dead workers'' rows and their runs without waiting; never waits for
+anybody. In a transaction that is left open they stay locked; the server ends it after 30 s of idleness.';

@@ -185,6 +185,7 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
+  perform perdure._check_caller_of_copy();
   perform perdure._check_kind(grant_role.kind collate "C");
   if grant_role.role is null
      or not exists (select from pg_roles as r where r.rolname = grant_role.role) then
@@ -225,6 +226,7 @@ as $$
 declare
   v_kind text;
 begin
+  perform perdure._check_caller_of_copy();
   perform perdure._check_kind(revoke_role.kind collate "C");
   if revoke_role.role is null then
     raise exception 'a role must be named'

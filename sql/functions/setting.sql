@@ -28,6 +28,7 @@ as $$
 declare
   v_old jsonb;
 begin
+  perform perdure._check_caller_of_copy();
   select s.value into v_old from perdure.setting as s where s.name = put_setting.name collate "C" for update;
   if not found then
     perform perdure._raise_unknown('setting', put_setting.name, array(select s.name from perdure.setting as s));

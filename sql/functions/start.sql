@@ -63,13 +63,8 @@ begin
   elsif _check_times.timeout = interval '0' then
     raise exception 'timeout must not be zero'
       using errcode = '22023', hint = 'Pass a longer one, or null for the workflow''s own.';
-  elsif _check_times.deadline not between '0001-01-01 00:00+00' and '9999-01-01 00:00+00' then
-    -- it comes with the claim of many runs, and few languages have times beyond these years
-    raise exception 'deadline must lie between the years 1 and 9999'
-      using errcode = '22023',
-            detail = format('It is %s.', _check_times.deadline),
-            hint = 'Leave it out for a run that may take as long as it likes.';
   end if;
+  perform perdure._check_time('deadline', _check_times.deadline);
   perform perdure._check_interval('delay', _check_times.delay);
   perform perdure._check_interval('timeout', _check_times.timeout);
 end;
@@ -152,7 +147,7 @@ begin
   values (
     v_run_id, start_run.workflow, v_default.queue, start_run.priority,
     case
-      when v_predecessor_id is null then coalesce(start_run.start_at, v_now + start_run.delay, v_now) else 'infinity'
+      when v_predecessor_id is null then greatest(start_run.start_at, v_now + start_run.delay, v_now) else 'infinity'
     end,
     start_run.deadline, v_max_recoveries, v_predecessor_id);
   return query select v_run_id, true;
@@ -291,7 +286,7 @@ begin
   insert into perdure.dispatch (run_id, workflow, queue, priority, ready_at, max_recoveries)
   select
     a.run_id, start_many.workflow, v_default.queue, start_many.priority,
-    coalesce(start_many.start_at, v_now) + (a.ordinality - 1) * interval '1 microsecond', v_default.max_recoveries
+    greatest(start_many.start_at, v_now) + (a.ordinality - 1) * interval '1 microsecond', v_default.max_recoveries
   from unnest(v_ids, v_is_new) with ordinality as a (run_id, is_new, ordinality)
   where a.is_new and a.run_id is not null;
 

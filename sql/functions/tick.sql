@@ -57,10 +57,11 @@ end;
 $$;
 comment on function perdure._meet_deadlines(timestamptz) is 'End what is past its deadline. Returns how many runs.';
 
-create or replace function perdure._truncate_wake()
+create or replace function perdure.truncate_wake()
 returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -81,9 +82,10 @@ begin
   return true;
 end;
 $$;
-comment on function perdure._truncate_wake() is
+comment on function perdure.truncate_wake() is
 'Truncate the wakes when all are drained and nobody is about to add one. Returns whether it did.
-Locks the table exclusively, without waiting, until the transaction ends: so it comes last.';
+Locks the table exclusively, without waiting, until the transaction ends: every sender and every claim waits for that, so
+only run_ticks calls it, which commits at once.';
 
 create or replace function perdure.tick()
 returns jsonb
@@ -100,7 +102,6 @@ as $$
 declare
   v_now constant timestamptz := perdure._now();
   v_drained record;
-  v_done jsonb;
   v_held text;
 begin
   perform perdure._check_isolation();
@@ -109,20 +110,17 @@ begin
     return jsonb_build_object('held', v_held);
   end if;
   select d.applied, d.skipped into strict v_drained from perdure.drain() as d;
-  v_done := jsonb_build_object(
+  return jsonb_build_object(
     'drained', v_drained.applied,
     'skipped', v_drained.skipped,
     'overdue', perdure._meet_deadlines(v_now),
     'recovered', perdure.recover(),
     'freed', perdure._free_forgotten(v_now),
     'brought_back', perdure._bring_back(v_now));
-  -- only in a transaction of its own: in a longer one the lock would keep every sender waiting
-  return v_done || jsonb_build_object(
-    'truncated', transaction_timestamp() = statement_timestamp() and perdure._truncate_wake());
 end;
 $$;
 comment on function perdure.tick() is
 'Do one round of the engine''s housekeeping: drain, deadlines, deaths, successors, a clock that was set back.
-Returns an object with what it did: drained, skipped, overdue, recovered, freed, brought_back, truncated. On hold it
-notes that, does nothing else, and returns an object with held: the reason. May be called by anybody at any time; each
-part locks without waiting, until the transaction ends. Raises 55000 outside READ COMMITTED.';
+Returns an object with what it did: drained, skipped, overdue, recovered, freed, brought_back. On hold it notes that, does
+nothing else, and returns an object with held: the reason. May be called by anybody at any time; each part locks without
+waiting, until the transaction ends. Raises 55000 outside READ COMMITTED.';

@@ -97,6 +97,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now constant timestamptz := perdure._now();
+  v_activity jsonb;
   v_held integer;
   v_told jsonb;
   v_disagreements integer;
@@ -105,8 +106,10 @@ declare
 begin
   perform perdure._check_array('activity', beat.activity);
   perform perdure._check_payload('activity', beat.activity);
-  -- read once here, where a misprint is its worker's own trouble: explain reads it for others
-  perform a.run_id, a.key, a.since from jsonb_to_recordset(beat.activity) as a (run_id uuid, key text, since timestamptz);
+  -- read here, where a misprint is its worker's own trouble and its DateStyle counts: explain reads it for others
+  select jsonb_agg(jsonb_build_object('run_id', a.run_id, 'key', a.key, 'since', a.since, 'progress', a.progress))
+  into v_activity
+  from jsonb_to_recordset(beat.activity) as a (run_id uuid, key text, since timestamptz, progress jsonb);
   select
     count(*)::integer,
     jsonb_agg(jsonb_build_object(
@@ -125,7 +128,7 @@ begin
   set
     beat_at = v_now,
     runs_held = beat.runs_held,
-    activity = beat.activity,
+    activity = coalesce(v_activity, '[]'),
     disagreements = case when beat.runs_held <> v_held then b.disagreements + 1 else 0 end
   where b.worker_id = beat.worker_id
   returning b.disagreements into v_disagreements;
@@ -201,7 +204,10 @@ begin
     perform pg_sleep(0.02);
   end loop;
   delete from perdure.worker as w where w.worker_id = stop_worker.worker_id;
-  delete from perdure.worker_beat as b where b.worker_id = stop_worker.worker_id;
+  -- a beat locks its row before it looks at the worker's: one that is under way leaves it to the next tick
+  delete from perdure.worker_beat as b
+  where b.worker_id in (
+    select o.worker_id from perdure.worker_beat as o where o.worker_id = stop_worker.worker_id for update skip locked);
   return v_released;
 end;
 $$;

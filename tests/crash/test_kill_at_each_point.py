@@ -65,6 +65,7 @@ POINTS = (
     Point("tick", workflow="slow", tick="select perdure.tick()"),
     Point("recover", workflow="slow", tick="select perdure.recover()"),
     Point("drain", workflow="slow", tick="select * from perdure.drain()"),
+    Point("truncate_wake", workflow="slow", tick="select perdure.truncate_wake()"),
     # it commits by itself, so there is no time before its commit
     Point("run_ticks", workflow="slow", moments=("before_sent", "after_commit")),
 )

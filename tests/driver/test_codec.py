@@ -173,6 +173,11 @@ def test_what_has_no_json_form_is_refused_with_place_and_type(value: Any, words:
     assert words in str(caught.value)
 
 
+def test_a_text_that_no_limit_lets_pass_is_refused_before_it_is_looked_at() -> None:
+    with pytest.raises(EncodingFailed, match=r"^result: 67,108,867 characters of JSON; no more than 67,108,864"):
+        Codec().encode("a" * (64 * 1024 * 1024 + 1), "result")
+
+
 def test_what_contains_itself_is_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)

@@ -13,7 +13,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
+from typing_extensions import LiteralString
 
 import perdure
 from support.aio import until
@@ -174,6 +177,23 @@ async def _both_go_on(
     copy.connect().execute("select perdure.adopt('tried')")
 
 
+# What would outlast the adoption of a copy.
+LASTING: tuple[LiteralString, ...] = (
+    "select perdure.adopt()",
+    "select perdure.hold('because')",
+    "select perdure.grant_role(%(role)s, 'admin')",
+    "select perdure.revoke_role(%(role)s, 'worker')",
+    "select perdure.put_setting('payload_hard_limit', '1')",
+)
+
+
+def test_a_copy_whose_functions_are_a_superusers_is_not_adopted(database: Database) -> None:
+    with restored(database, "--no-owner") as copy:
+        restorer = copy.connect(copy.superuser)
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="belong to the superuser"):
+            restorer.execute("select perdure.adopt()")
+
+
 def test_a_copy_that_was_dumped_without_privileges_leaves_nobody_anything_once_adopted(database: Database) -> None:
     role = "perdure_test_worker"
     database.server.create_role(role)
@@ -185,6 +205,12 @@ def test_a_copy_that_was_dumped_without_privileges_leaves_nobody_anything_once_a
 
     with restored(database, "--no-privileges") as copy:
         assert may(copy, "adopt(text)"), "a dump without privileges leaves functions to everybody"
+        copy.server.create_role("perdure_test_stranger")
+        copy.connect().execute(SQL("grant usage on schema perdure to {}").format(Identifier("perdure_test_stranger")))
+        stranger = copy.connect("perdure_test_stranger")
+        for call in LASTING:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="in a copy that nobody has adopted"):
+                stranger.execute(call, {"role": role})
         copy.connect().execute("select perdure.adopt()")
         assert not may(copy, "adopt(text)")
         assert not may(copy, "claim_runs(uuid, integer)")

@@ -68,6 +68,11 @@ CREATE FUNCTION perdure._because(reason text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._bound_idleness(bound interval) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._bring_back(now timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -90,6 +95,11 @@ CREATE FUNCTION perdure._caller() RETURNS name
 
 CREATE FUNCTION perdure._check_array(what text, list jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._check_caller_of_copy() RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -133,6 +143,11 @@ CREATE FUNCTION perdure._check_object(what text, object jsonb) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._check_owner_of_copy() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure._check_payload(what text, payload jsonb) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -145,6 +160,11 @@ CREATE FUNCTION perdure._check_saves(saves jsonb) RETURNS void
 
 CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._check_time(what text, at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -610,7 +630,7 @@ CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS TABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone) RETURNS boolean
+CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -835,11 +855,6 @@ CREATE FUNCTION perdure._timeline() RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._truncate_wake() RETURNS boolean
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$…$$;
-
 CREATE FUNCTION perdure._unfinished_predecessor(run_id uuid) RETURNS uuid
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -850,7 +865,7 @@ CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now(
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone) RETURNS record
+CREATE FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone, OUT looked_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -1202,6 +1217,11 @@ CREATE FUNCTION perdure.tick() RETURNS jsonb
     SET jit TO 'off'
     AS $$…$$;
 
+CREATE FUNCTION perdure.truncate_wake() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
 CREATE FUNCTION perdure.version() RETURNS text
     LANGUAGE sql IMMUTABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1399,20 +1419,36 @@ CREATE TABLE perdure.install (
 CREATE VIEW perdure.holds AS
  SELECT h.reason,
     h.held_at,
-    h.held_by
+    h.held_by,
+    h.is_copy
    FROM ( SELECT
                 CASE
                     WHEN (i.held_at IS NOT NULL) THEN i.hold_reason
-                    WHEN ((i.table_id <> i.tableoid) OR (i.system_identifier <> (pg_control_system()).system_identifier) OR (NOT (EXISTS ( SELECT
-                       FROM pg_database d
-                      WHERE ((d.datname = current_database()) AND (d.oid = i.database_id)))))) THEN 'this is not the database that was installed: it is a restored dump, a copy, or a cluster after pg_upgrade'::text
+                    WHEN i.is_copy THEN 'this is not the database that was installed: it is a restored dump, a copy, or a cluster after pg_upgrade'::text
                     WHEN ((i.ended_reason = current_setting('perdure.hold'::text, true)) AND (i.ended_server_at = pg_postmaster_start_time())) THEN NULL::text
                     ELSE NULLIF(current_setting('perdure.hold'::text, true), ''::text)
                 END AS reason,
             i.held_at,
-            i.held_by
-           FROM perdure.install i
-          WHERE i.is_installed) h
+            i.held_by,
+            i.is_copy
+           FROM ( SELECT n.is_installed,
+                    n.version,
+                    n.installed_at,
+                    n.installed_by,
+                    n.system_identifier,
+                    n.database_id,
+                    n.database_name,
+                    n.table_id,
+                    n.held_at,
+                    n.held_by,
+                    n.hold_reason,
+                    n.ended_reason,
+                    n.ended_server_at,
+                    ((n.table_id <> n.tableoid) OR (n.system_identifier <> (pg_control_system()).system_identifier) OR (NOT (EXISTS ( SELECT
+                           FROM pg_database d
+                          WHERE ((d.datname = current_database()) AND (d.oid = n.database_id)))))) AS is_copy
+                   FROM perdure.install n
+                  WHERE n.is_installed) i) h
   WHERE (h.reason IS NOT NULL);
 
 CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
@@ -2345,6 +2381,8 @@ REVOKE ALL ON FUNCTION perdure._audit(act text, run_id uuid, reason text, detail
 
 REVOKE ALL ON FUNCTION perdure._because(reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._bound_idleness(bound interval) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._bring_back(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._bury_workers(now timestamp with time zone) FROM PUBLIC;
@@ -2354,6 +2392,8 @@ REVOKE ALL ON FUNCTION perdure._bytes(payload jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._caller() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_array(what text, list jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._check_caller_of_copy() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_interval(what text, duration interval) FROM PUBLIC;
 
@@ -2371,11 +2411,15 @@ REVOKE ALL ON FUNCTION perdure._check_no_hold_setting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_object(what text, object jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._check_owner_of_copy() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._check_payload(what text, payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_saves(saves jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._check_time(what text, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_times(start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval) FROM PUBLIC;
 
@@ -2465,7 +2509,7 @@ REVOKE ALL ON FUNCTION perdure._hold_setting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp with time zone) FROM PUBLIC;
 
@@ -2555,13 +2599,11 @@ REVOKE ALL ON FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zon
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._truncate_wake() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION perdure._unfinished_predecessor(run_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._uuid7(at timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone, OUT looked_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._when(at timestamp with time zone, now timestamp with time zone) FROM PUBLIC;
 
@@ -2666,6 +2708,8 @@ REVOKE ALL ON FUNCTION perdure.terminate(run_id uuid, reason text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure.terminate_many(run_ids uuid[], reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.tick() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.truncate_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.version() FROM PUBLIC;
 

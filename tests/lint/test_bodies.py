@@ -24,7 +24,6 @@ CLOCK_WORDS = re.compile(r"'(?:now|today|tomorrow|yesterday)'", re.IGNORECASE)
 # Who else may look at the time, and why.
 CLOCK_READERS = {
     "perdure.await(uuid,interval,jsonb)": "tells by two timestamps whether it stands in a transaction block; reads no time",
-    "perdure.tick()": "tells by two timestamps whether it is the whole transaction, and may truncate; reads no time",
     "perdure.run_ticks(integer,interval)": "it really sleeps between its rounds, so it looks at the real time",
     "perdure.install.installed_at": "set by the installer, before there is a _now()",
     "perdure.role_grant.granted_at": "belongs to the installation, not to the life of a run",

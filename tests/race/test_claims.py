@@ -180,10 +180,24 @@ def test_a_tick_in_a_longer_transaction_keeps_no_sender_waiting(database: Databa
     fill_wake(conn)
     ticker = database.connect(autocommit=False)
     ticker.execute("select 1")
-    ticked = ticker.execute("select perdure.tick()").fetchone()
-    assert ticked is not None and ticked[0]["truncated"] is False
+    ticker.execute("select perdure.tick()")
     conn.execute("set lock_timeout = '50ms'")
     signal(conn, run_id)
+
+
+def test_ticks_in_one_long_statement_keep_no_sender_waiting(database: Database, conn: Connection) -> None:
+    run_id = start(conn)
+    fill_wake(conn)
+    gate, ticker = database.connect(), database.connect()
+    gate.execute("select pg_advisory_lock(1)")
+    ticking = in_background(
+        ticker.execute, "do $$ begin perform perdure.tick(); perform pg_advisory_xact_lock(1); end $$"
+    )
+    database.wait_blocked(ticker, by=gate.info.backend_pid)
+    conn.execute("set lock_timeout = '50ms'")
+    signal(conn, run_id)
+    gate.execute("select pg_advisory_unlock(1)")
+    ticking.result(timeout=10)
 
 
 def fill_wake(conn: Connection) -> None:
@@ -194,8 +208,7 @@ def fill_wake(conn: Connection) -> None:
 
 def test_an_empty_wake_is_truncated(database: Database, conn: Connection) -> None:
     fill_wake(conn)
-    ticked = conn.execute("select perdure.tick()").fetchone()
-    assert ticked is not None and ticked[0]["truncated"] is True
+    conn.execute("call perdure.run_ticks(0)")
     assert database.value("select pg_relation_size('perdure.wake')") == 0
 
 
@@ -207,10 +220,11 @@ def test_truncation_never_loses_a_wake(database: Database, conn: Connection) -> 
     fill_wake(conn)
     sender = database.connect(autocommit=False)
     signal(sender, held.run_id, "w")
-    ticked = conn.execute("select perdure.tick()").fetchone()
-    assert ticked is not None and ticked[0]["truncated"] is False, "a sender is at work: it never waits for that one"
+    size = database.value("select pg_relation_size('perdure.wake')")
+    conn.execute("call perdure.run_ticks(0)")
+    assert database.value("select pg_relation_size('perdure.wake')") == size, "a sender is at work: nobody waits for it"
     sender.commit()
-    assert conn.execute("select perdure._truncate_wake()").fetchone() == (False,), "a wake is there"
+    assert conn.execute("select perdure.truncate_wake()").fetchone() == (False,), "a wake is there"
     assert worker.claim_one().run_id == held.run_id
 
 
@@ -221,7 +235,7 @@ def test_a_sender_during_the_truncation_waits_for_it_and_is_heard(database: Data
     worker.suspend(held, wait("w"))
     fill_wake(conn)
     ticker = database.connect(autocommit=False)
-    assert ticker.execute("select perdure._truncate_wake()").fetchone() == (True,)
+    assert ticker.execute("select perdure.truncate_wake()").fetchone() == (True,)
     sending = in_background(signal, conn, held.run_id, "w")
     database.wait_blocked(conn, by=ticker.info.backend_pid)
     ticker.commit()

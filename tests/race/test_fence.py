@@ -210,3 +210,20 @@ def test_a_worker_that_stops_waits_for_its_own_open_transactions(database: Datab
     working.commit()
     assert stopping.result(timeout=10) == 1
     assert (state(database, held.run_id), keys(database, held.run_id)) == ("ready", ["a"])
+
+
+def test_a_worker_that_is_stopped_between_its_beat_and_its_claim_hears_of_it(
+    database: Database, conn: Connection
+) -> None:
+    """The beat locks its own row and then the fence the worker's: who stops it takes them the other way round."""
+    worker = Worker(database)
+    start(conn)
+    working = database.connect(autocommit=False)
+    worker.on(working).beat()
+    assert worker.on(conn).stop() == 0
+    with pytest.raises(psycopg.Error) as refused:
+        worker.on(working).claim()
+    assert refused.value.sqlstate == "PD002"
+    working.rollback()
+    conn.execute("select perdure.recover()")
+    assert database.value("select count(*) from perdure.worker_beat") == 0

@@ -47,6 +47,7 @@ worker_runs                 .       x        .        .
 stop_worker                 .       x        .        .
 tick                        .       x        .        x
 recover                     .       x        .        x
+truncate_wake               .       x        .        x
 drain                       .       x        .        x
 run_ticks                   .       x        .        x
 terminate                   .       .        .        x

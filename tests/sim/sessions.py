@@ -75,8 +75,8 @@ end;
 $$;
 """
 
-# No real time may pass: neither is a lock wait given up, nor does a stopping worker sleep between two looks. The wakes
-# are truncated whenever nobody holds them, not only when they fill a megabyte, and a claim brings few checkpoints.
+# No real time may pass: neither is a lock wait given up, nor does a stopping worker sleep between two looks. And a claim
+# brings few checkpoints.
 _TIMELESS = """
 do $do$
 declare
@@ -92,11 +92,10 @@ begin
   for v_function, v_text in
     select p.oid::regprocedure, pg_get_functiondef(p.oid) from pg_proc as p
     where p.pronamespace = 'perdure'::regnamespace and p.prokind = 'f'
-      and (p.prosrc like '%pg_sleep(%' or p.proname in ('_truncate_wake', '_fence_any', 'claim_runs'))
+      and (p.prosrc like '%pg_sleep(%' or p.proname in ('_bound_idleness', 'claim_runs'))
   loop
-    v_text := replace(v_text, '< 1048576', '< 1');
     v_text := replace(v_text, ', 0, 262144)', ', 0, 800)');
-    v_text := replace(v_text, 'extract(epoch from v_lease) * 1000', '3600000');
+    v_text := replace(v_text, '_bound_idleness.bound,', '''1 hour'',');
     execute regexp_replace(v_text, 'perform pg_sleep\\([^;]*;', 'null;');
   end loop;
   for v_text in

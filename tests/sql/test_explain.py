@@ -113,6 +113,22 @@ def test_a_running_run_names_its_worker_and_the_step_that_takes_long(database: D
     assert 'Step "charge" has been running since T (4 min ago); its progress: {"page": 7}.' in explain(stopped, run_id)
 
 
+def test_the_time_of_a_step_is_read_as_its_worker_wrote_it(database: Database, stopped: Connection) -> None:
+    worker = Worker(database)
+    run_id = start(stopped)
+    worker.claim_one()
+    database.clock.advance(minutes=5)
+    worker.conn.execute("set datestyle = 'ISO, DMY'")
+    worker.conn.execute("set timezone = 'Asia/Tokyo'")
+    activity = [{"run_id": str(run_id), "key": "charge", "since": "31/12/2029 13:00"}]
+    worker.call("beat", runs_held=1, activity=activity)
+    stopped.execute("set datestyle = 'ISO, MDY'")
+    stopped.execute("set timezone = 'UTC'")
+    assert 'Step "charge" has been running since 2029-12-31 04:00' in "\n".join(
+        line for (line,) in stopped.execute("select perdure.explain(%s)", [run_id]).fetchall()
+    )
+
+
 def test_a_silent_worker_is_suspected_before_it_is_declared_dead(database: Database, stopped: Connection) -> None:
     _, held = a_run(database)
     database.clock.advance(seconds=12)

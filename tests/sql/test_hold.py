@@ -343,6 +343,13 @@ def test_the_setting_of_the_database_holds_whoever_connects(database: Database, 
         assert worker.claim() == []
 
 
+def test_the_words_of_the_setting_may_be_any(database: Database, conn: Connection) -> None:
+    worker = Worker(database)
+    with set_for(database, "a = b ="):
+        assert tick(conn) == {"held": "a = b ="}, "this session began before"
+        assert worker.claim() == []
+
+
 def test_a_worker_that_empties_the_setting_for_itself_is_held_all_the_same(
     database: Database, conn: Connection
 ) -> None:

@@ -249,6 +249,20 @@ def test_a_silence_that_nobody_watched_is_no_death(watched: Database, conn: Conn
     assert alive.runs() != set()
 
 
+def test_a_silence_is_a_death_however_far_apart_the_ticks_are(watched: Database, conn: Connection) -> None:
+    """A job of cron that ticks once a minute watches too: what was silent for its lease at two of its looks is dead."""
+    silent, alive = Worker(watched), Worker(watched)
+    for worker in (silent, alive):
+        start(conn)
+        worker.claim_one()
+    watched.clock.advance(minutes=1)
+    assert recover(conn) == 0
+    alive.beat(1)
+    watched.clock.advance(minutes=1)
+    assert recover(conn) == 1
+    assert silent.runs() == set() and alive.runs() != set()
+
+
 def test_a_closed_session_is_a_death_though_nobody_watched(watched: Database, conn: Connection) -> None:
     session = watched.connect()
     worker = Worker(watched, conn=session, is_direct=True)

@@ -213,6 +213,23 @@ def test_a_start_time_in_the_past_means_now(database: Database, conn: Connection
     assert Worker(database).claim_one().run_id == run_id
 
 
+def test_a_start_time_in_the_past_is_no_place_before_others(database: Database, conn: Connection) -> None:
+    first, second = start(conn), start(conn, start_at="-infinity")
+    [(third,)] = conn.execute(
+        "select run_id from perdure.start_many('order', '{1}', start_at => '1999-01-01')"
+    ).fetchall()
+    assert [held.run_id for held in Worker(database).claim(10)] == [first, second, third]
+
+
+@pytest.mark.parametrize(
+    "deadline", ["infinity", "-infinity", "0001-01-01 00:00+00", "9999-12-31 23:59+00", "4000-01-01 BC"]
+)
+def test_a_deadline_that_not_every_worker_could_read_is_refused(conn: Connection, deadline: str) -> None:
+    with pytest.raises(psycopg.Error, match="deadline must lie between the years 1900 and 9999") as refused:
+        start(conn, deadline=deadline)
+    assert refused.value.sqlstate == "22023"
+
+
 def test_a_run_that_starts_at_infinity_waits_and_can_be_cancelled(database: Database, conn: Connection) -> None:
     run_id = start(conn, start_at="infinity")
     assert Worker(database).claim() == []

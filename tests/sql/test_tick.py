@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from psycopg.sql import SQL
+from typing_extensions import LiteralString
+
 from support.database import Database
 from support.engine import (
     Connection,
@@ -29,15 +32,7 @@ def tick(conn: Connection) -> dict[str, Any]:
 
 
 def test_a_tick_tells_what_it_did(conn: Connection) -> None:
-    nothing = {
-        "drained": 0,
-        "skipped": 0,
-        "overdue": 0,
-        "recovered": 0,
-        "freed": 0,
-        "brought_back": 0,
-        "truncated": False,
-    }
+    nothing = {"drained": 0, "skipped": 0, "overdue": 0, "recovered": 0, "freed": 0, "brought_back": 0}
     assert tick(conn) == nothing
     run_id = start(conn)
     act(conn, "pause", run_id)
@@ -182,3 +177,19 @@ def test_many_overdue_runs_are_ended_in_one_round(database: Database, conn: Conn
     conn.execute("select count(perdure.start('order', '{}', deadline => '2001-01-01')) from generate_series(1, 300)")
     assert tick(conn)["overdue"] == 300
     assert database.value("select count(*) from perdure.outcome where status = 'timed_out'") == 300
+
+
+def test_a_tick_that_is_left_open_is_ended_by_the_server(database: Database, conn: Connection) -> None:
+    """It holds what it looked at until its transaction ends."""
+    bound: LiteralString = "select current_setting('idle_in_transaction_session_timeout')"
+    start(conn)
+    run_id = start(conn)
+    for own, expected in (("0", "30s"), ("5s", "5s"), ("1h", "30s")):
+        act(conn, "pause", run_id)
+        with database.connect(autocommit=False) as ticking:
+            ticking.execute(SQL("set idle_in_transaction_session_timeout = {}").format(own))
+            ticking.commit()
+            ticking.execute("select perdure.tick()")
+            assert ticking.execute(bound).fetchone() == (expected,)
+            ticking.commit()
+            assert ticking.execute(bound).fetchone() == (own,)

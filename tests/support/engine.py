@@ -260,10 +260,10 @@ def with_no_grace(database: Database) -> None:
     """Let deaths be declared at the first look, although the server has just started and nobody has watched."""
     database.admin.execute(
         "create or replace function perdure._watch(now timestamptz, out calm_since timestamptz, out watched_since "
-        "timestamptz) returns record language sql volatile set search_path = pg_catalog, pg_temp as $$ "
+        "timestamptz, out looked_at timestamptz) returns record language sql volatile set search_path = pg_catalog, pg_temp as $$ "
         "update perdure.timeline as t set ticked_at = _watch.now from (select s.timeline from perdure.timeline as s "
         "for no key update skip locked) as l where l.timeline = t.timeline; "
-        "select '-infinity'::timestamptz, '-infinity'::timestamptz $$"
+        "select '-infinity'::timestamptz, '-infinity'::timestamptz, null::timestamptz $$"
     )
 
 

@@ -32,6 +32,10 @@ _SUSPECT = re.compile(r"\d[eE][-+]\d|-0\.0|\\u0000")
 _PLACEHOLDER = re.compile(r'"\\u0000(-?[0-9.]+)"')
 
 
+# No limit of the database lets more pass; to look at it and to send it would hold up the runs beside it.
+_LONGEST = 64 * 1024 * 1024
+
+
 class Codec:
     """Turn values into JSON and back, by their type annotations.
 
@@ -58,6 +62,8 @@ class Codec:
         """Return the value's JSON text; raise EncodingFailed, naming place and type."""
         try:
             text = self._encoder.encode(value)
+            if len(text) > _LONGEST:
+                raise EncodingFailed(f"{what}: {len(text):,} characters of JSON; no more than {_LONGEST:,} are kept")
             if not _SUSPECT.search(text):
                 text.encode()
                 return text
