@@ -19,7 +19,8 @@ declare
 begin
   select t.* into v_last from perdure.timeline as t where t.timeline = v_timeline for no key update skip locked;
   v_is_mine := found;
-  if not v_is_mine then  -- somebody is looking in a transaction that may stay open: what is on record will do
+  if not v_is_mine then  -- somebody is looking, in a transaction that may stay open: what is on record will do, but where
+    -- that is old his may be the first look after a pause, and no silence counts until he has told
     select t.* into v_last from perdure.timeline as t where t.timeline = v_timeline;
   end if;
   looked_at := v_last.ticked_at;
@@ -30,7 +31,6 @@ begin
   end;
   watched_since := case
     when v_last.ticked_at between _watch.now - interval '10 seconds' and _watch.now + interval '10 seconds'
-      or not v_is_mine and v_last.timeline is not null
       then least(v_last.watched_since, _watch.now)
     else _watch.now
   end;

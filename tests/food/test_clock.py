@@ -47,6 +47,12 @@ def test_a_clock_that_jumps_by_an_hour_kills_nobody_and_holds_up_nobody_who_is_r
     for n, hours in enumerate(jumps):
         for m in range(BATCH):
             scene.start("order", f"{n}/order {m}", paid=True)
+        # that the clock was set is seen by whoever ticks: somebody has looked at it where it stands now
+        scene.database.wait_until(
+            "select ticked_at between perdure._now() - interval '5 seconds' and perdure._now() + interval '5 seconds' "
+            "from perdure.timeline",
+            seconds=60,
+        )
         start_and_jump(scene, str(n), hours)
         scene.start("ledger", f"{n}/late")
         ledgers, orders = ledgers + BATCH + 1, orders + BATCH

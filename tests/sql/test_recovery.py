@@ -287,16 +287,41 @@ def test_a_clock_set_back_hides_no_death(watched: Database, conn: Connection) ->
     assert recover(conn) == 1
 
 
-def test_a_look_in_an_open_transaction_holds_up_no_other(watched: Database, conn: Connection) -> None:
-    worker = Worker(watched, lease="8 seconds")
-    start(conn)
-    worker.claim_one()
+def test_while_a_look_is_left_open_only_a_closed_session_is_a_death(watched: Database, conn: Connection) -> None:
+    """The server ends such a transaction after half a minute; meanwhile nobody knows since when anybody has watched."""
+    silent, closed = Worker(watched, lease="8 seconds"), Worker(watched, conn=watched.connect(), is_direct=True)
+    for worker in (silent, closed):
+        start(conn)
+        worker.claim_one()
     looking = watched.connect(autocommit=False)
     looking.execute("select perdure.tick()")
-    for _ in range(3):
-        watched.clock.advance(minutes=1)
-        got = recover(conn)
-    assert got == 1 or state(watched, watched.value("select run_id from perdure.run")) == "ready"
+    pid = closed.conn.info.backend_pid
+    closed.conn.close()
+    watched.wait_until("select not exists (select from pg_stat_activity where pid = %s)", pid)
+    watched.clock.advance(minutes=1)
+    assert recover(conn) == 1
+    assert (silent.runs() != set(), closed.on(conn).runs()) == (True, set())
+    looking.rollback()
+    assert recover(conn) == 0
+    watched.clock.advance(minutes=1)
+    assert recover(conn) == 1
+
+
+def test_the_first_look_after_a_pause_kills_nobody_for_those_who_look_beside_it(
+    watched: Database, conn: Connection
+) -> None:
+    worker = Worker(watched, lease="5 seconds")
+    start(conn)
+    worker.claim_one()
+    watched.clock.advance(hours=1)
+    looking = watched.connect(autocommit=False)
+    looking.execute("select perdure.tick()")
+    assert recover(conn) == 0
+    looking.commit()
+    assert recover(conn) == 0
+    worker.beat(1)
+    watched.clock.advance(seconds=5)
+    assert recover(conn) == 0
 
 
 # --- the poison run
