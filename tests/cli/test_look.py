@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from support.database import Database
-from support.engine import Worker, drain, wait
+from support.engine import Connection, Worker, drain, start, wait
 
 from .conftest import Shell
 
@@ -156,6 +156,25 @@ def test_show_of_a_run_that_sleeps_for_ever_works(perdure: Shell, order: str, wo
     held = worker.claim_one()
     assert worker.suspend(held, wait("sleep", "sleep", until="infinity")) == "suspended"
     assert perdure("show", run).code == 0
+
+
+@pytest.mark.parametrize("start_at", ["infinity", "-infinity", "4000-01-01 BC", "12000-01-01"])
+def test_show_of_a_run_with_a_time_beyond_the_calendar_works(
+    perdure: Shell, order: str, conn: Connection, start_at: str
+) -> None:
+    said = perdure("show", str(start(conn, start_at=start_at)))
+    assert (said.code, said.err) == (0, "")
+
+
+def test_show_of_a_run_that_python_cannot_read_says_so(perdure: Shell, order: str, conn: Connection) -> None:
+    [(run_id,)] = conn.execute(
+        "select perdure.start('order', input => repeat('9', 5000)::jsonb, tags => (repeat('{\"a\":', 3000) || '1'"
+        " || repeat('}', 3000))::jsonb)"
+    ).fetchall()
+    for words in ("show", "show --json"):
+        said = perdure(*words.split(), str(run_id))
+        assert said.code == 0, said.err
+        assert "what is saved cannot be read here: ValueError" in said.out
 
 
 def test_show_of_long_runs_leaves_earlier_steps_out_unless_asked(perdure: Shell, order: str, worker: Worker) -> None:

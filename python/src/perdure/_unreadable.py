@@ -6,12 +6,14 @@ does not raise where it is loaded; something stands in its place, and whoever ne
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.types.json import JsonbBinaryLoader, JsonbLoader
 
 from ._errors import DecodingFailed
+
+AnyConnection = TypeVar("AnyConnection", bound=psycopg.BaseConnection[Any])
 
 
 class Unreadable:
@@ -43,7 +45,7 @@ class _BinaryLoader(JsonbBinaryLoader):
             return Unreadable(error)
 
 
-def forgive(conn: psycopg.AsyncConnection[Any]) -> psycopg.AsyncConnection[Any]:
+def forgive(conn: AnyConnection) -> AnyConnection:
     """Let a connection load what it can, whatever stands beside it."""
     conn.adapters.register_loader("jsonb", _TextLoader)
     conn.adapters.register_loader("jsonb", _BinaryLoader)

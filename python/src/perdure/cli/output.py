@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perdure._unreadable import Unreadable
 from perdure._visible import visible, visible_json
 
 _STYLES = {
@@ -55,7 +56,7 @@ def style(word: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    click.echo(visible_json(json.dumps(value, default=_plain, ensure_ascii=False, indent=2)))
+    click.echo(visible_json(json.dumps(value, default=plain, ensure_ascii=False, indent=2)))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
@@ -159,11 +160,13 @@ def _one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, (datetime, date)):
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, Unreadable):
+        return str(value.refusal())
     raise TypeError(f"no JSON for {type(value).__name__}")

@@ -21,7 +21,7 @@ class Run:
     key: str | None
     state: str
     queue: str
-    tags: dict[str, str]
+    tags: Any  # an object, or what stands for one that cannot be read
     created_at: datetime
     created_by: str
     start_at: datetime | None

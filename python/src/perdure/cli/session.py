@@ -20,6 +20,7 @@ from typing_extensions import LiteralString
 from perdure import _install
 from perdure._advice import MISSING
 from perdure._build import BuildError, check_schema
+from perdure._unreadable import forgive
 from perdure.cli import statements, trouble
 
 T = TypeVar("T")
@@ -165,7 +166,7 @@ def connect(target: Target) -> Iterator[psycopg.Connection[Any]]:
     except psycopg.Error as error:
         raise trouble.cannot_connect(error, target.dsn) from None
     with conn:
-        yield conn
+        yield forgive(conn)
 
 
 def _with_timeout(dsn: str) -> str:

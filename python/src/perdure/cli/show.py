@@ -89,7 +89,7 @@ def _head(run: Run, width: int, is_whole: bool) -> Iterator[Text]:
         f"started {output.clock(run.created_at)} by {run.created_by}",
         f"queue {run.queue}",
         f"key {run.key}" if run.key else "",
-        *(f"{name}={value}" for name, value in run.tags.items()),
+        *(f"{name}={value}" for name, value in _pairs(run.tags)),
         f"to begin at {output.clock(run.start_at)}" if run.start_at else "",
         f"deadline {output.clock(run.deadline)}" if run.deadline else "",
         f"held by {run.worker}" if run.worker else "",
@@ -167,5 +167,9 @@ def _filled(facts: list[str], width: int) -> Iterator[str]:
         yield line
 
 
+def _pairs(tags: Any) -> list[tuple[str, Any]]:
+    return list(tags.items()) if isinstance(tags, dict) else [("tags", _json(tags))]
+
+
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=output.plain)

@@ -67,10 +67,12 @@ CREATE_DEV_DATABASE = "create database perdure"
 SHOW_RUN = """
 select
   r.run_id, r.workflow, r.key, r.state, r.queue, r.tags, r.created_at, r.created_by,
-  nullif(r.start_at, 'infinity') as start_at, r.finished_at,
-  greatest(r.created_at, r.start_at) + r.duration as seen_at, r.worker_id, r.worker, r.recoveries, r.pause_reason,
+  b.start_at, r.finished_at, greatest(r.created_at, b.start_at) + r.duration as seen_at, r.worker_id, r.worker, r.recoveries, r.pause_reason,
   nullif(r.deadline, 'infinity') as deadline, r.grace_ends_at, r.last_error, r.input, r.result, r.error
 from {perdure}.runs as r
+cross join lateral (  -- Python has no other times
+  select case when r.start_at between '1900-01-01' and '9999-01-01' then r.start_at end as start_at
+) as b
 where r.run_id = %(run_id)s
 """
 SHOW_STEPS = """
