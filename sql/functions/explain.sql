@@ -34,6 +34,8 @@ as $$
 begin
   if _explain_silence.worker.worker_id is null then
     return next 'That worker is gone; the next tick takes the run back. At once: select perdure.recover();';
+  elsif perdure._hold() is not null then
+    return next 'On hold nobody judges whether that worker is alive; adopt() forgets those of the past.';
   elsif not _explain_silence.worker.is_alive then
     return next format(
       'That worker has been silent since %s, longer than its lease of %s; the next tick takes the run'

@@ -34,7 +34,7 @@ begin
   if _raise_unregistered.timeline is null then
     raise exception 'worker "%" is not registered', _raise_unregistered.worker_id
       using errcode = 'PD002',  -- claim_lost
-            detail = 'It was declared dead, or it was stopped; its runs belong to others now.',
+            detail = 'It was declared dead or stopped, or the installation was adopted; its runs belong to others now.',
             hint = v_hint;
   end if;
   raise exception 'the server is on timeline % now, worker "%" is of timeline %',

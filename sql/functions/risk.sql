@@ -29,7 +29,7 @@ as $$
   from perdure.dispatch as d
   inner join perdure.run as r on r.run_id = d.run_id
   cross join (
-    select coalesce(at_risk.until, (select h.held_at from perdure.holds as h), perdure._clock()) as until
+    select coalesce(at_risk.until, (select h.held_at from perdure.holds as h where not h.is_copy), perdure._clock()) as until
   ) as u
   left join perdure.worker as w on w.worker_id = d.worker_id
   left join lateral (
@@ -50,10 +50,11 @@ comment on function perdure.at_risk(timestamptz, timestamptz) is
 'List unfinished runs that may have gone on elsewhere after the point to which this database was restored.
 Their effects outside may have happened and are not on record here: look at them before adopt(), which hands them on.
 since is the restore point, by default all that is recorded counts as before it; until is when the other database stopped,
-by default the beginning of the hold. risk: running (a worker held it: a step may have been under way, begun after the last
-one on record), due (a worker may have taken it), told (only if a message or the end of another run came meanwhile). Runs
-that were paused, or asleep beyond until, are not listed: only an act of somebody could have woken them. ready_at is null
-where it waits until it is told. last_step is the last on record. Ordered by risk, the latest first. What was started after the restore point is not in here at all: see
+by default the beginning of the hold, and in a copy now, for its original may live on. risk: running (a worker held it: a
+step may have been under way, begun after the last one on record), due (a worker may have taken it), told (only if a
+message or the end of another run came meanwhile). Runs that were paused, or asleep beyond until, are not listed: only an
+act of somebody could have woken them. ready_at is null where it waits until it is told. last_step is the last on record.
+Ordered by risk, the latest first. What was started after the restore point is not in here at all: see
 recorded_since() in the database that was lost. Locks nothing.';
 
 create or replace function perdure.recorded_since(since timestamptz)

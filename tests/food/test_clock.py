@@ -40,7 +40,7 @@ def test_a_clock_that_jumps_by_an_hour_kills_nobody_and_holds_up_nobody_who_is_r
 ) -> None:
     scene.database.clock.now()
     for _ in range(2):
-        scene.worker(lease="5")
+        scene.worker()
     scene.wait_registered(2)
     workers = scene.row("select array_agg(worker_id order by worker_id) from perdure.worker")
     ledgers = orders = 0
@@ -70,7 +70,7 @@ def test_a_clock_that_jumps_by_an_hour_kills_nobody_and_holds_up_nobody_who_is_r
 
 
 def test_a_jump_forward_declares_nobody_dead_who_beats(scene: Scene) -> None:
-    scene.worker(lease="5")
+    scene.worker()
     scene.wait_registered(1)
     [worker_id] = scene.row("select worker_id from perdure.worker")
     scene.start("long", "k")

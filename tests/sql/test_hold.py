@@ -444,3 +444,25 @@ def test_what_was_recorded_after_a_time_is_listed_where_it_was_recorded(database
         ("old", "run completed", None),
     ]
     assert_none((str(row) for row in rows if "secret" in str(row)), "a payload")
+
+
+def test_in_a_copy_what_came_due_since_it_was_held_is_at_risk(database: Database, conn: Connection) -> None:
+    """Its original may live on, and may have done it."""
+    database.clock.stop()
+    run_id = start(conn, delay="1 hour")
+    with copy_of(database) as copy:
+        there = copy.connect()
+        assert "held" in tick(there)
+        assert call(there, "at_risk") == []
+        copy.clock.advance(hours=2)
+        assert [(row["run_id"], row["risk"]) for row in call(there, "at_risk")] == [(run_id, "due")]
+
+
+def test_on_hold_nobody_forecasts_a_death(database: Database, conn: Connection) -> None:
+    database.clock.stop()
+    _, held = a_run(database)
+    hold(conn)
+    database.clock.advance(seconds=12)
+    said = "\n".join(line for (line,) in conn.execute("select perdure.explain(%s)", [held.run_id]).fetchall())
+    assert "On hold nobody judges whether that worker is alive" in said
+    assert "declared dead" not in said

@@ -94,7 +94,7 @@ class Beat(threading.Thread):
     def unknown(self, worker_id: UUID, reason: ClaimLost) -> None:
         """Register anew: the database refuses this id from now on. Callable from any thread."""
         if self._worker_id == worker_id:
-            logger.warning("the worker drops its runs and registers anew: %s", " ".join(str(reason).split("\n")[:2]))
+            logger.warning("the worker drops its runs and registers anew: %s", ". ".join(str(reason).split("\n")[:2]))
             self._former, self._worker_id = worker_id, None
             self._wake.set()
 
