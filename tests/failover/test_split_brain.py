@@ -45,7 +45,7 @@ def test_nothing_that_the_old_primary_did_after_the_split_is_accepted(pair: Pair
     pair.check(new, [*of_new.keys, both, later])
     assert of_old.results == {key: result_of(key) for key in of_old.keys}, "on its timeline all was well"
     assert of_new.results == {key: result_of(key) for key in of_new.keys}
-    assert pair.value(new, "select count(*) from perdure.worker where name = 'old'") == 1
+    pair.wait(new, "select count(*) = 1 from perdure.worker where name = 'old'")
 
     ran = Counter((note.key, note.step, note.worker) for note in pair.noted())
     twice = {(key, step) for key in (*shared, both, later) for step in STEPS}
@@ -78,15 +78,17 @@ def test_the_old_primary_comes_back_as_standby_and_takes_over_again(pair: Pair) 
     pair.wait_streaming(second, first)
     second.reload(synchronous_standby_names=first.host.name)
     pair.wait(second, "select sync_state = 'sync' from pg_stat_replication")
+    noted = "select count(*) = %s from perdure.audit where act = 'timeline'"
+    pair.wait(second, noted, 1)
     second.kill()
     first.promote()
 
     load.finish()
+    pair.load(load.keys).finish()  # what the first one had acknowledged and the second one did not know
     pair.wait_ended(first, len(load.keys))
     pair.check(first, load.keys)
     assert load.results == {key: result_of(key) for key in load.keys}
     for worker in workers:
         worker.wait_said("registers anew: the server is on timeline 3 now")
         assert "declared dead" not in worker.said
-    noted = "select count(*) = 2 from perdure.audit where act = 'timeline'"
-    eventually(lambda: pair.value(first, noted), seconds=60, what="a tick on the third timeline")
+    pair.wait(first, noted, 2)
