@@ -223,6 +223,7 @@ def test_a_pooler_that_breaks_and_pauses_under_load_loses_nothing(pool: Pool, sc
     scene.start_many("ledger", 30)
     scene.start_many("slow", 60)
     workers = [behind(bouncer, scene, lease="20") for _ in range(2)]
+    scene.wait_registered(2)  # a worker that finds no database at its beginning ends and says so
     for n in range(6):
         before = scene.row("select count(*) from perdure.step")[0]
         scene.database.wait_until(
