@@ -56,8 +56,11 @@ class Database:
     async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """Open an autocommitting connection, or borrow one that is kept."""
         if self._pool is None:
-            async with await self._connector.open() as conn:
+            conn = await self._connector.open()
+            try:
                 yield conn
+            finally:  # not by `async with`: it rolls back before, and a second cancel there would leave it open
+                await conn.close()
         else:
             pool = self._pool
             try:

@@ -129,8 +129,12 @@ class Worker:
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
         conn = await self._connector.open()
-        await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-        await prepare_if_direct(conn)
+        try:
+            await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+            await prepare_if_direct(conn)
+        except BaseException:
+            await conn.close()
+            raise
         return conn
 
     async def _until_ended(self, seconds: float) -> None:
