@@ -11,6 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import perdure
 from support.database import Database
@@ -226,9 +227,6 @@ async def test_a_connection_of_another_kind_is_refused(app: perdure.App, order: 
 
 
 async def test_an_sqlalchemy_session_is_a_transaction_too(app: perdure.App, order: Order, database: Database) -> None:
-    pytest.importorskip("sqlalchemy")
-    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # type: ignore[import-not-found,unused-ignore]
-
     engine = create_async_engine(
         "postgresql+psycopg://", async_creator=lambda: psycopg.AsyncConnection.connect(database.dsn())
     )
