@@ -121,6 +121,13 @@ def own_database(own_server: PostgresServer) -> Database:
 @pytest.fixture(scope="session")
 def cron_server(prefix: str) -> Iterator[PostgresServer]:
     """The session's server with pg_cron, which lives in one database of it: `cron_database`."""
+    made = private_cron_server(prefix)
+    yield made
+    remove(made)
+
+
+def private_cron_server(prefix: str, **more: str) -> PostgresServer:
+    """Start a server with pg_cron."""
     binaries = provision.cron_binaries()
     if binaries is None:
         unavailable(f"no pg_cron for PostgreSQL {provision.major()} on this machine")
@@ -130,7 +137,13 @@ def cron_server(prefix: str) -> Iterator[PostgresServer]:
         "cron.use_background_workers": "on",
         "max_worker_processes": "30",
     }
-    made = private_server(binaries, prefix, {**FORGETFUL, **settings})
+    return private_server(binaries, prefix, {**FORGETFUL, **settings, **more})
+
+
+@pytest.fixture
+def zoned_cron_server(prefix: str) -> Iterator[PostgresServer]:
+    """A server with pg_cron where no clock agrees with another: the server's zone, and pg_cron's from 1.5 on."""
+    made = private_cron_server(prefix, **{"timezone": "America/St_Johns", "cron.timezone": "Asia/Kolkata"})
     yield made
     remove(made)
 
@@ -138,6 +151,11 @@ def cron_server(prefix: str) -> Iterator[PostgresServer]:
 @pytest.fixture
 def cron_database(cron_server: PostgresServer) -> Iterator[Database]:
     """A fresh database with Perdure and pg_cron in it; the owner may schedule."""
+    yield from installed_beside_cron(cron_server)
+
+
+def installed_beside_cron(cron_server: PostgresServer) -> Iterator[Database]:
+    """Make the database that pg_cron lives in, with Perdure in it; the owner may schedule."""
     cron_server.drop_database(CRON_DATABASE)
     made = cron_server.installed_database(CRON_DATABASE)
     cron_server.server.restart()  # the launcher ended for good with the last database that it was in
@@ -145,6 +163,12 @@ def cron_database(cron_server: PostgresServer) -> Iterator[Database]:
     made.admin.execute(f"grant usage on schema cron to {OWNER}")
     yield made
     made.drop()
+
+
+@pytest.fixture
+def zoned_cron_database(zoned_cron_server: PostgresServer) -> Iterator[Database]:
+    """The same on a server in zones that differ by hours and a half."""
+    yield from installed_beside_cron(zoned_cron_server)
 
 
 @pytest.fixture(scope="session")

@@ -234,3 +234,12 @@ def test_pg_cron_alone_takes_a_run_back_from_a_dead_worker(cron_database: Databa
     cron_database.wait_until(
         "select not exists (select from perdure.worker)", seconds=timedelta(seconds=15).total_seconds()
     )
+
+
+@pytest.mark.cron
+@pytest.mark.slow
+def test_ticks_come_whatever_time_zones_the_server_and_pg_cron_are_set_to(zoned_cron_database: Database) -> None:
+    assert zoned_cron_database.value("show timezone") == "America/St_Johns"
+    zoned_cron_database.connect().execute("select perdure.enable_cron()")
+    zoned_cron_database.wait_until("select ticked_at > now() - interval '1 minute' from perdure.timeline", seconds=90)
+    assert zoned_cron_database.value("select count(*) from cron.job_run_details where status = 'failed'") == 0

@@ -23,6 +23,7 @@ GRAVE = "the worker, by those who bury it"
 BEAT = "the heartbeat of the worker"
 RUN = "the run, by those who change where it stands"
 STEP = "the checkpoint of one step"
+OTHER_STEP = "the checkpoint of another step"
 TRY = "one failed try of a step"
 
 # Whoever wants the left waits where another holds the right.
@@ -37,6 +38,7 @@ CONFLICTS = {
     BEAT: {BEAT},
     RUN: {RUN},
     STEP: {STEP},
+    OTHER_STEP: {OTHER_STEP},
     TRY: {TRY},
 }
 
@@ -179,7 +181,7 @@ CALLS: dict[str, Call] = {
     "retry_many": _client("retry_many", "run_ids => %(runs)s", ("failed",), OUTCOME, TAKEN),
     # the worker that holds it, by its claim
     "save_steps": _worker("save_steps", "saves", "save", STEP),
-    "save_steps of another step": _worker("save_steps", "saves", "other"),
+    "save_steps of another step": _worker("save_steps", "saves", "other", OTHER_STEP),
     "save_transaction_step": _worker("save_transaction_step", "save", "transaction", STEP, wants=frozenset({RUN})),
     "fail_steps": _worker("fail_steps", "tries", "tried", TRY),
     "fail_steps exhausted": _worker("fail_steps", "tries", "exhausted", STEP),
@@ -192,7 +194,7 @@ CALLS: dict[str, Call] = {
     "beat": _client("beat", "worker_id => %(w)s, runs_held => 1", HELD, BEAT),
     "stop_worker": Call(
         ("stop_worker",), "select perdure.stop_worker(worker_id => %(w)s)", HELD,
-        frozenset({GRAVE, BEAT, RUN}), frozenset({GRAVE, BEAT, RUN}),
+        frozenset({GRAVE, BEAT, RUN}), frozenset({GRAVE, RUN}),  # a beat that is under way is passed over
     ),
     # everybody else
     "claim_runs": _engine("claim_runs", "select * from perdure.claim_runs(worker_id => %(w2)s)", drains=True, buries=False),
