@@ -152,6 +152,9 @@ class PostgresServer:
         for database in self._databases:
             database.close()
         if self.local is not None:
+            if kept := os.environ.get("PERDURE_TEST_LOGS"):
+                Path(kept).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.local.log, Path(kept) / f"{self.local.directory.parent.name}.log")
             self.local.destroy()
             return
         for database in self._databases:
