@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import perdure
@@ -185,6 +185,7 @@ VALUES = st.recursive(
 
 @settings(settings.get_profile("food"), max_examples=settings.get_profile("food").max_examples // 4)
 @given(values=st.lists(VALUES, min_size=10, max_size=30))
+@example(values=[nested(1e41, depth) for depth in range(188, 204)])
 def test_a_value_of_python_comes_back_equal_or_is_refused_where_it_is_passed(
     database: Database, values: list[Any]
 ) -> None:
@@ -207,8 +208,13 @@ async def passed(database: Database, values: list[Any]) -> None:
         for value, answer in zip(values, answers, strict=True):
             if isinstance(answer, BaseException):
                 assert isinstance(answer, perdure.EncodingFailed) and not is_json(value), repr(value)[:300]
+                continue
+            try:
+                back = await answer.result(timeout=PATIENCE)
+            except perdure.RunFailed as failure:  # the arguments of a step are a level or two deeper than an input
+                assert (failure.error or {}).get("type") == "EncodingFailed" and not is_json(value), repr(value)[:300]
             else:
-                assert await answer.result(timeout=PATIENCE) == json.loads(json.dumps(value)), repr(value)[:300]
+                assert back == json.loads(json.dumps(value)), repr(value)[:300]
     assert database.value("select count(*) from perdure.violations") == 0
 
 

@@ -59,6 +59,8 @@ def place(request: pytest.FixtureRequest, server: PostgresServer) -> Place:
     found = PLACES[request.param]
     if server.major < found.since:
         pytest.skip(f"PostgreSQL {server.major} has no such locale")
+    if "provider icu" in found.options and not server.has_icu:
+        pytest.skip("this build of Postgres knows no ICU")
     return found
 
 

@@ -62,6 +62,8 @@ class PostgresServer:
             self.superuser = conn.info.user
             found = conn.execute("select from pg_available_extensions where name = 'plpgsql_check'").fetchone()
             self.has_plpgsql_check = found is not None
+            found = conn.execute("select from pg_collation where collname = 'und-x-icu'").fetchone()
+            self.has_icu = found is not None
         self.create_role(OWNER)
 
     @property
