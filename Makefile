@@ -14,9 +14,11 @@ JOBS ?= 2
 
 SCHEMA ?= perdure
 FORCE ?=
+QUICK ?=
 SECONDS ?= 60
 FIRST ?= 1
 ARGS ?=
+BENCH := .cache/bench/venv
 IMAGE ?= perdure
 IMAGE_ARGS ?=
 BUILD_SQL = $(PYTHON) python/src/perdure/_build.py --schema '$(SCHEMA)'
@@ -61,6 +63,11 @@ test-all: test  ## everything on 15, then the whole suite (pg_cron aside) on 16,
 soak: $(READY) provision  ## simulate seed after seed: SECONDS=60 FIRST=1; ends at the first that breaks a promise
 	@cd tests && PYTHONPATH=. ../$(BIN)/python -m sim.soak --seconds $(SECONDS) --first $(FIRST) $(ARGS)
 
+.PHONY: bench
+bench: $(READY) provision $(BENCH)/.ready  ## measure beside DBOS and Absurd, half an hour on a machine that does nothing else; QUICK=1: five minutes
+	@cd tests && ../$(BIN)/python -m bench --scale $(if $(QUICK),quick,full) --peers ../$(BENCH)/bin/python \
+	  --command 'make bench$(if $(QUICK), QUICK=1)' $(ARGS)
+
 .PHONY: lint
 lint: $(READY)  ## sqlfluff, ruff, mypy
 	@echo "[lint] ruff"
@@ -68,7 +75,7 @@ lint: $(READY)  ## sqlfluff, ruff, mypy
 	@$(BIN)/ruff format --check --quiet python tests
 	@echo "[lint] mypy"
 	@$(BIN)/mypy --config-file python/pyproject.toml
-	@cd tests && ../$(BIN)/mypy --config-file ../python/pyproject.toml support conftest.py
+	@cd tests && ../$(BIN)/mypy --config-file ../python/pyproject.toml support bench conftest.py
 	@echo "[lint] sqlfluff"
 	@$(BIN)/sqlfluff lint --processes $(JOBS) --disable-progress-bar --nocolor sql
 
@@ -142,3 +149,10 @@ $(READY): .venv/bin/python python/pyproject.toml python/hatch_build.py
 	@echo "[env] installing the driver and its tools into .venv"
 	@$(BIN)/python -m pip install --quiet --editable 'python[dev,embedded,pydantic]'
 	@touch $(READY)
+
+# The peers have an environment of their own: what they depend on is none of the driver's business.
+$(BENCH)/.ready: tests/bench/requirements.txt | $(READY)
+	@echo "[env] installing what is measured beside Perdure into $(BENCH)"
+	@$(BIN)/python -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --requirement tests/bench/requirements.txt
+	@touch $@

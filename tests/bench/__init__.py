@@ -1,0 +1,1 @@
+"""Measure Perdure beside its peers on one private server: `make bench`."""

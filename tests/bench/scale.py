@@ -1,0 +1,82 @@
+"""How much is measured: all of it, the same in five minutes, or a miniature that only proves that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How many, how long, how often. Slower contestants get fewer runs, so that each takes seconds."""
+
+    name: str
+    repetitions: int
+    yardstick_seconds: float
+    """0: a few statements of each client."""
+    one: Mapping[str, int]
+    """1-step runs to drain, by contestant."""
+    ten: Mapping[str, int]
+    """10-step runs to drain, by contestant."""
+    start_seconds: float
+    round_trips: int
+    idle_seconds: float
+    held: int
+    """Runs in mid-air when the worker is killed."""
+    protocol: int
+    """Runs that the protocol alone drains."""
+    hold_seconds: int
+    backlogs: tuple[int, ...]
+    backlog_seconds: float
+    sleeping: int
+
+
+FULL = Scale(
+    name="full",
+    repetitions=3,
+    yardstick_seconds=2,
+    one={"perdure": 60_000, "absurd": 6_000, "dbos": 2_000},
+    ten={"perdure": 10_000, "absurd": 1_000, "dbos": 250},
+    start_seconds=5,
+    round_trips=500,
+    idle_seconds=5,
+    held=500,
+    protocol=100_000,
+    hold_seconds=60,
+    backlogs=(1_000, 10_000, 100_000, 1_000_000),
+    backlog_seconds=5,
+    sleeping=1_000_000,
+)
+QUICK = Scale(
+    name="quick",
+    repetitions=1,
+    yardstick_seconds=1,
+    one={"perdure": 20_000, "absurd": 2_000, "dbos": 600},
+    ten={"perdure": 3_000, "absurd": 300, "dbos": 80},
+    start_seconds=2,
+    round_trips=200,
+    idle_seconds=3,
+    held=500,
+    protocol=40_000,
+    hold_seconds=18,
+    backlogs=(1_000, 10_000, 100_000),
+    backlog_seconds=3,
+    sleeping=100_000,
+)
+MINIATURE = Scale(
+    name="miniature",
+    repetitions=1,
+    yardstick_seconds=0,
+    one={"perdure": 40, "absurd": 40, "dbos": 40},
+    ten={"perdure": 20, "absurd": 20, "dbos": 20},
+    start_seconds=1,
+    round_trips=3,
+    idle_seconds=0.5,
+    held=20,
+    protocol=800,
+    hold_seconds=1,
+    backlogs=(100,),
+    backlog_seconds=1,
+    sleeping=100,
+)
+SCALES = {scale.name: scale for scale in (FULL, QUICK, MINIATURE)}
