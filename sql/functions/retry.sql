@@ -1,6 +1,6 @@
 -- Invariant: retry is the one way from an outcome back to a dispatch row; what it removes is kept in audit.
--- Lock order: the outcome's row (a rival retry waits for it), then inserts. An ended run has no dispatch row and no
--- worker.
+-- Lock order: the key, the outcome's row (a rival retry waits for either), then inserts. An ended run has no dispatch
+-- row and no worker.
 
 create or replace function perdure._failed_step(run_id uuid, error jsonb)
 returns text
@@ -60,11 +60,12 @@ as $$
 declare
   v_heir uuid;
 begin
-  select k.run_id into v_heir
+  -- as a start that moves the key does: one after the other. Written, since whoever has an older snapshot would otherwise
+  -- get the lock, and still see that the run has ended
+  update perdure.run_key as k set run_id = k.run_id
   from perdure.run as r
-  inner join perdure.run_key as k on k.workflow = r.workflow and k.key = r.key
-  where r.run_id = _check_key_is_free.run_id
-  for update of k;  -- as a start that moves the key does: one after the other
+  where r.run_id = _check_key_is_free.run_id and k.workflow = r.workflow and k.key = r.key
+  returning k.run_id into v_heir;
   if v_heir <> _check_key_is_free.run_id and exists (select from perdure.dispatch as d where d.run_id = v_heir) then
     raise exception 'the key of run "%" names another run, which is unfinished', _check_key_is_free.run_id
       using errcode = 'PD005',  -- key_conflict

@@ -194,6 +194,34 @@ def test_the_second_retry_waits_for_the_first(
     assert worker.complete(worker.claim_one()) == "done"
 
 
+@pytest.mark.parametrize("level", ["REPEATABLE_READ", "SERIALIZABLE"])
+def test_under_an_older_snapshot_no_second_run_of_a_key_begins_beside_one_that_was_retried(
+    database: Database, conn: Connection, level: str
+) -> None:
+    worker, held = a_run(database, key="k")
+    worker.fail(held)
+    heir = start(conn, key="k", on_duplicate="restart_if_failed")
+    worker.fail(worker.claim_one())
+    client = database.connect(autocommit=False)
+    client.isolation_level = psycopg.IsolationLevel[level]
+    client.execute("select 1 from perdure.run")
+    assert act(conn, "retry", heir) == "accepted"
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        start(client, key="k", on_duplicate="restart_if_failed")
+    client.rollback()
+    assert start(client, key="k", on_duplicate="restart_if_failed") == heir
+    client.rollback()
+    worker.fail(worker.claim_one())
+    client.execute("select 1 from perdure.run")
+    assert act(conn, "retry", heir) == "accepted"
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        act(client, "retry", held.run_id)
+    client.rollback()
+    with pytest.raises(psycopg.Error) as refused:
+        act(client, "retry", held.run_id)
+    assert refused.value.sqlstate == "PD005"
+
+
 def test_an_open_retry_holds_up_no_engine(database: Database, conn: Connection) -> None:
     worker, held = a_run(database)
     late = database.connect(autocommit=False)
