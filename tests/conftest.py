@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from perdure._binaries import PostgresNotFound
-from support import always_suspend, provision
+from support import always_suspend, isolation, provision
 from support.database import (
     FORGETFUL,
     OWNER,
@@ -38,10 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect of the tests that cannot hold in the mode of `always_suspend` that they do not."""
-    if not always_suspend.is_on():
-        return
+    """Expect of the tests that cannot hold in a mode, of `always_suspend` or `isolation`, that they do not."""
     for item in items:
+        if (failure := isolation.excluded(item.nodeid)) is not None:
+            raises, why = failure
+            item.add_marker(pytest.mark.xfail(raises=raises, reason=why, strict=True))
+        if not always_suspend.is_on():
+            continue
         name = item.nodeid.partition("[")[0]
         reason = always_suspend.EXCLUDED.get(item.nodeid) or always_suspend.EXCLUDED.get(name)
         if reason is not None:

@@ -120,7 +120,9 @@ async def opened(database: Database, connect: Callable[[], Awaitable[Any]] | Non
     holder, backlog = Holder(row[0], 0), Backlog()
 
     async def plain() -> Any:
-        return await Losing.connect(database.dsn(), autocommit=True)
+        conn = await Losing.connect(database.dsn(), autocommit=True)
+        await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)  # as the worker does
+        return conn
 
     flusher = Flusher(Schema(), connect or plain, holder, backlog)
     running = asyncio.create_task(flusher.run())

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import perdure
 from perdure.cli.root import cli
+from support import isolation
 from support.aio import until
 from support.database import Database, eventually
 from support.engine import Worker, act, signal, start
@@ -22,8 +23,9 @@ LEVELS = ("repeatable read", "serializable")
 
 
 @pytest.fixture(params=LEVELS)
-def strict(request: pytest.FixtureRequest, database: Database) -> Database:
-    """A database in which every session begins its transactions so."""
+def strict(request: pytest.FixtureRequest, database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A database in which every session begins its transactions so, and no test is helped."""
+    monkeypatch.setattr(isolation, "LEVEL", "")
     setting = f"alter database {database.name} set default_transaction_isolation = '{request.param}'"
     database.admin.execute(setting.encode())
     database.close()

@@ -11,6 +11,7 @@ from support.database import Database
 
 SCRIPT = r"""
 \set ON_ERROR_STOP on
+set default_transaction_isolation = 'read committed';
 select perdure.put_workflow('order', timeout => '1 hour');
 select perdure.start('order', '{"amount": 7}', key => 'order-42') as run_id \gset
 

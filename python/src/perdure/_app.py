@@ -23,7 +23,7 @@ from . import _sql
 from ._carrier import has_stuck_steps
 from ._client import AsyncClient, BoundClient
 from ._codec import Codec
-from ._database import Database, query
+from ._database import Database, insist
 from ._execution import ExecutionOptions
 from ._options import Retry
 from ._registry import Workflow, WorkflowRegistry
@@ -103,7 +103,7 @@ class App(AsyncClient):
         """Make the workflows known to the database, without a worker. Calls perdure.put_workflow."""
         async with self._database.connection() as conn:
             for workflow in self._workflows:
-                await query(conn, self._database.schema, _sql.PUT_WORKFLOW, workflow.parameters(), kind="worker")
+                await insist(conn, self._database.schema, _sql.PUT_WORKFLOW, workflow.parameters(), kind="worker")
 
     # Clients
 
@@ -123,7 +123,7 @@ class App(AsyncClient):
 
     async def _query(self, statement: LiteralString, /, **parameters: Any) -> list[tuple[Any, ...]]:
         async with self._database.connection() as conn:
-            return await query(conn, self._database.schema, statement, parameters)
+            return await insist(conn, self._database.schema, statement, parameters)
 
     # Workers
 

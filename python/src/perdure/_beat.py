@@ -24,7 +24,7 @@ import psycopg
 
 from . import _sql
 from ._advice import advised
-from ._connect import PREPARE_AFTER, BackOff, Complaints, Connector, check_transactions, is_direct
+from ._connect import BackOff, Complaints, Connector, check_transactions, is_direct
 from ._errors import ClaimLost
 from ._registry import Workflow
 from ._sql import Schema
@@ -162,9 +162,7 @@ class Beat(threading.Thread):
             conn = self._connector.open_in_thread()
             try:
                 self._is_direct = is_direct(conn)
-                if self._is_direct:
-                    conn.prepare_threshold = PREPARE_AFTER
-                else:
+                if not self._is_direct:
                     check_transactions(conn)
             except BaseException:
                 conn.close()
@@ -196,7 +194,11 @@ class Beat(threading.Thread):
         self._host.registered(worker_id)
 
     def _value(self, conn: psycopg.Connection[Any], statement: bytes, **parameters: Any) -> Any:
-        row = conn.execute(statement, parameters).fetchone()
+        # one message, so that a process frozen behind it leaves no transaction open
+        with psycopg.ClientCursor(conn) as cursor:
+            cursor.execute(_sql.READ_COMMITTED + statement, parameters)
+            cursor.nextset()
+            row = cursor.fetchone()
         assert row is not None
         return row[0]
 

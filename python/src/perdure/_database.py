@@ -20,11 +20,12 @@ from typing_extensions import LiteralString
 from . import _sql
 from ._advice import advised
 from ._codec import Codec
-from ._connect import Connector
+from ._connect import BackOff, Connector
 from ._results import ResultPoller
 from ._sql import Schema
 
 _MAX_KEPT = 4
+_CONFLICTS = 20
 
 
 class Database:
@@ -98,3 +99,24 @@ async def query(
         async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
             await cursor.execute(schema(statement), parameters)
             return await cursor.fetchall()
+
+
+async def insist(
+    connection: psycopg.AsyncConnection[Any],
+    schema: Schema,
+    statement: LiteralString,
+    parameters: Mapping[str, Any],
+    *,
+    kind: str = "client",
+) -> list[tuple[Any, ...]]:
+    """Run one statement on an autocommitting connection, again where it met another and the role's default is strict.
+
+    Nothing of a statement that failed so took effect, and nobody but us could make its transaction again.
+    """
+    pauses = BackOff(0.002, 0.2)
+    for _ in range(_CONFLICTS):
+        try:
+            return await query(connection, schema, statement, parameters, kind=kind)
+        except psycopg.errors.SerializationFailure:  # noqa: PERF203
+            await asyncio.sleep(pauses.pause())
+    return await query(connection, schema, statement, parameters, kind=kind)

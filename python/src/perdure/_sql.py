@@ -24,6 +24,8 @@ from ._errors import DatabaseError, Misuse
 # Not written as texts, because they are no statements about runs: they only open and close transactions.
 BEGIN = b"begin isolation level read committed"
 COMMIT = b"commit"
+# Before a statement of the same message, whose transaction is theirs alone; whatever the role's default is.
+READ_COMMITTED = b"set transaction isolation level read committed; "
 
 # The worker's
 PUT_WORKFLOW: LiteralString = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +15,18 @@ import click
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, tuple_row
 from typing_extensions import LiteralString
 
 from perdure import _install
 from perdure._advice import MISSING
 from perdure._build import BuildError, check_schema
+from perdure._connect import BackOff
 from perdure._unreadable import forgive
 from perdure.cli import statements, trouble
+
+_CONFLICTS = 20
 
 T = TypeVar("T")
 Kind = Literal["client", "worker", "observer", "admin"]
@@ -91,17 +96,17 @@ class Session:
 
     def run(self, statement: LiteralString) -> None:
         """Run what answers nothing."""
-        self.conn.execute(self._text(statement))
+        self._execute(self.conn.cursor(), statement, None)
 
     def rows(self, statement: LiteralString, **parameters: Any) -> list[tuple[Any, ...]]:
         """All rows."""
         with self.conn.cursor(row_factory=tuple_row, binary=True) as cursor:
-            return cursor.execute(self._text(statement), parameters).fetchall()
+            return self._execute(cursor, statement, parameters).fetchall()
 
     def records(self, kind: type[T], statement: LiteralString, **parameters: Any) -> list[T]:
         """All rows, each as an object whose fields are named like the columns."""
         with self.conn.cursor(row_factory=class_row(kind), binary=True) as cursor:
-            return cursor.execute(self._text(statement), parameters).fetchall()
+            return self._execute(cursor, statement, parameters).fetchall()
 
     def row(self, statement: LiteralString, **parameters: Any) -> tuple[Any, ...] | None:
         """The first row, or None."""
@@ -147,6 +152,18 @@ class Session:
             f"more than one run's id begins with {given!r}",
             "Type more of it; among them are: " + ", ".join(str(run_id) for (run_id,) in found[:3]),
         )
+
+    def _execute(self, cursor: psycopg.Cursor[T], statement: LiteralString, parameters: Any) -> psycopg.Cursor[T]:
+        """Execute; outside a block again where it met another's and the role's default isolation is strict."""
+        pauses = BackOff(0.002, 0.2)
+        for _ in range(_CONFLICTS):
+            try:
+                return cursor.execute(self._text(statement), parameters)
+            except psycopg.errors.SerializationFailure:  # noqa: PERF203  nothing of it took effect
+                if self.conn.info.transaction_status != TransactionStatus.IDLE:
+                    raise
+                time.sleep(pauses.pause())
+        return cursor.execute(self._text(statement), parameters)
 
     def _text(self, statement: LiteralString) -> sql.Composed:
         return sql.SQL(statement).format(perdure=sql.Identifier(self.target.schema))
