@@ -120,15 +120,19 @@ comment on function perdure._ask_one(uuid, text, text, interval) is
 
 create or replace function perdure._accepted_act(run_id uuid, act text)
 returns perdure.act
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select a
-  from perdure.act as a
-  where a.run_id = _accepted_act.run_id and a.act = _accepted_act.act and a.answer = 'accepted'
-  order by a.applied_at desc, a.act_id desc
-  limit 1
+begin
+  return (
+    select a
+    from perdure.act as a
+    where a.run_id = _accepted_act.run_id and a.act = _accepted_act.act and a.answer = 'accepted'
+    order by a.applied_at desc, a.act_id desc
+    limit 1
+  );
+end;
 $$;
 comment on function perdure._accepted_act(uuid, text) is
 'Find the act of this kind that was applied to a run last: before a retry there may have been others.';
@@ -165,12 +169,16 @@ comment on function perdure._raise_refused(uuid, text, text, text) is
 
 create or replace function perdure.cancel(run_id uuid, reason text default null, grace interval default '5 minutes')
 returns text
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select perdure._ask_one(cancel.run_id, 'cancel', cancel.reason collate "C", cancel.grace) $$;
+as $$
+begin
+  return perdure._ask_one(cancel.run_id, 'cancel', cancel.reason collate "C", cancel.grace);
+end;
+$$;
 comment on function perdure.cancel(uuid, text, interval) is
 'Ask a run to end: it is told at its next await, and may clean up until the grace has passed.
 A run that no worker ever took ends as soon as anybody ticks or claims. Returns accepted, duplicate or finished.
@@ -181,25 +189,32 @@ create or replace function perdure.cancel_many(
   run_ids uuid[], reason text default null, grace interval default '5 minutes'
 )
 returns table (run_id uuid, answer text)
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
-  select a.run_id, a.answer from perdure._ask(cancel_many.run_ids, 'cancel', cancel_many.reason collate "C", cancel_many.grace) as a
+begin
+  return query
+  select a.run_id, a.answer from perdure._ask(cancel_many.run_ids, 'cancel', cancel_many.reason collate "C", cancel_many.grace) as a;
+end;
 $$;
 comment on function perdure.cancel_many(uuid[], text, interval) is
 'Ask many runs to end. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as cancel does.';
 
 create or replace function perdure.terminate(run_id uuid, reason text default null)
 returns text
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select perdure._ask_one(terminate.run_id, 'terminate', terminate.reason collate "C", null) $$;
+as $$
+begin
+  return perdure._ask_one(terminate.run_id, 'terminate', terminate.reason collate "C", null);
+end;
+$$;
 comment on function perdure.terminate(uuid, text) is
 'End a run without any clean-up.
 Returns accepted, duplicate or finished. Raises PD001 for an unknown run, 22023 for a reason beyond 10,000 characters.
@@ -207,13 +222,16 @@ Locks nothing of the run.';
 
 create or replace function perdure.terminate_many(run_ids uuid[], reason text default null)
 returns table (run_id uuid, answer text)
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
-  select a.run_id, a.answer from perdure._ask(terminate_many.run_ids, 'terminate', terminate_many.reason collate "C", null) as a
+begin
+  return query
+  select a.run_id, a.answer from perdure._ask(terminate_many.run_ids, 'terminate', terminate_many.reason collate "C", null) as a;
+end;
 $$;
 comment on function perdure.terminate_many(uuid[], text) is
 'End many runs without any clean-up. Returns accepted, duplicate, finished or unknown for each.
@@ -221,12 +239,16 @@ Raises 22023 as terminate does.';
 
 create or replace function perdure.pause(run_id uuid, reason text default null)
 returns text
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select perdure._ask_one(pause.run_id, 'pause', pause.reason collate "C", null) $$;
+as $$
+begin
+  return perdure._ask_one(pause.run_id, 'pause', pause.reason collate "C", null);
+end;
+$$;
 comment on function perdure.pause(uuid, text) is
 'Keep a run from going on until it is resumed.
 A worker that holds it hears of it at its next beat, begins no further step, and lets go once those in flight are saved.
@@ -235,38 +257,48 @@ characters. Locks nothing of the run.';
 
 create or replace function perdure.pause_many(run_ids uuid[], reason text default null)
 returns table (run_id uuid, answer text)
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
-  select a.run_id, a.answer from perdure._ask(pause_many.run_ids, 'pause', pause_many.reason collate "C", null) as a
+begin
+  return query
+  select a.run_id, a.answer from perdure._ask(pause_many.run_ids, 'pause', pause_many.reason collate "C", null) as a;
+end;
 $$;
 comment on function perdure.pause_many(uuid[], text) is
 'Pause many runs. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as pause does.';
 
 create or replace function perdure.resume(run_id uuid, reason text default null)
 returns text
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
-as $$ select perdure._ask_one(resume.run_id, 'resume', resume.reason collate "C", null) $$;
+as $$
+begin
+  return perdure._ask_one(resume.run_id, 'resume', resume.reason collate "C", null);
+end;
+$$;
 comment on function perdure.resume(uuid, text) is
 'Let a paused run go on, with a fresh budget of recoveries.
 Returns accepted, or duplicate where it is not paused. Raises as pause does. Locks nothing of the run.';
 
 create or replace function perdure.resume_many(run_ids uuid[], reason text default null)
 returns table (run_id uuid, answer text)
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
-  select a.run_id, a.answer from perdure._ask(resume_many.run_ids, 'resume', resume_many.reason collate "C", null) as a
+begin
+  return query
+  select a.run_id, a.answer from perdure._ask(resume_many.run_ids, 'resume', resume_many.reason collate "C", null) as a;
+end;
 $$;
 comment on function perdure.resume_many(uuid[], text) is
 'Resume many paused runs. Returns accepted, duplicate, finished or unknown for each. Raises 22023 as pause does.';

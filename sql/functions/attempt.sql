@@ -98,10 +98,10 @@ as $$
 declare
   v_now constant timestamptz := perdure._now();
   v_held uuid[];
-  v_locked jsonb;
+  v_others jsonb;
   v_exhausted jsonb;
 begin
-  select l.held, l.answers into v_held, v_locked
+  select l.held, l.others into v_held, v_others
   from perdure._lock_runs(fail_steps.worker_id, fail_steps.tries, true) as l;
 
   perform perdure._record_tries(fail_steps.tries, v_held, v_now);
@@ -122,7 +122,7 @@ begin
     a.key,
     a.attempt,
     case
-      when v_locked ->> a.run_id::text = 'busy' then 'busy'
+      when v_others ->> a.run_id::text = 'busy' then 'busy'
       when t.run_id is null then 'lost'
       when t.retry_at is null then 'exhausted'
       else 'retry'

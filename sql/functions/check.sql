@@ -2,11 +2,17 @@
 
 create or replace function perdure._read_setting(name text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, pg_temp
-as $$ select s.value from perdure.setting as s where s.name = _read_setting.name $$;
+as $$
+begin
+  return (
+    select s.value from perdure.setting as s where s.name = _read_setting.name
+  );
+end;
+$$;
 comment on function perdure._read_setting(text) is 'Read a setting.';
 
 create or replace function perdure._check_name(what text, name text)
@@ -74,27 +80,33 @@ comment on function perdure._check_time(text, timestamptz) is
 
 create or replace function perdure._payload_limit()
 returns bigint
-language sql
+language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select min(s.value::bigint) from perdure.setting as s where s.name in ('payload_soft_limit', 'payload_hard_limit')
+begin
+  return (
+    select min(s.value::bigint) from perdure.setting as s where s.name in ('payload_soft_limit', 'payload_hard_limit')
+  );
+end;
 $$;
 comment on function perdure._payload_limit() is 'Tell from how many bytes on a payload needs a look.';
 
 create or replace function perdure._bytes(payload jsonb)
 returns integer
-language sql
+language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- what comes from a table may be compressed, a hundredfold and more
-  select case
+  return case
     when pg_column_compression(_bytes.payload) is null then pg_column_size(_bytes.payload)
     else octet_length(_bytes.payload::text)
-  end
+  end;
+end;
 $$;
 comment on function perdure._bytes(jsonb) is 'Tell how many bytes a payload has, uncompressed.';
 
@@ -165,12 +177,16 @@ comment on function perdure._check_array(text, jsonb) is 'Refuse JSON that is no
 
 create or replace function perdure._fingerprint(value jsonb)
 returns bytea
-language sql
+language plpgsql
 immutable
 strict
 parallel safe
 set search_path = pg_catalog, pg_temp
-as $$ select substring(sha256(convert_to(_fingerprint.value::text, 'UTF8')) for 16) $$;
+as $$
+begin
+  return substring(sha256(convert_to(_fingerprint.value::text, 'UTF8')) for 16);
+end;
+$$;
 comment on function perdure._fingerprint(jsonb) is 'Take the first 16 bytes of the sha256 of a jsonb text.';
 
 create or replace function perdure._distance(a text, b text)

@@ -5,12 +5,13 @@
 
 create or replace function perdure._checkpoint(step perdure.step)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_strip_nulls(jsonb_build_object(
+begin
+  return jsonb_strip_nulls(jsonb_build_object(
       'ordinal', _checkpoint.step.ordinal,
       'key', _checkpoint.step.key,
       'kind', _checkpoint.step.kind,
@@ -20,12 +21,13 @@ as $$
       'saved_at', _checkpoint.step.saved_at))
     -- apart from the rest: JSON null is a result, SQL null is none
     || case when _checkpoint.step.result is null then '{}' else jsonb_build_object('result', _checkpoint.step.result) end
-    || case when _checkpoint.step.error is null then '{}' else jsonb_build_object('error', _checkpoint.step.error) end
+    || case when _checkpoint.step.error is null then '{}' else jsonb_build_object('error', _checkpoint.step.error) end;
+end;
 $$;
 comment on function perdure._checkpoint(perdure.step) is 'Show a checkpoint as the object that a worker reads.';
 
 create or replace function perdure._lock_runs(
-  worker_id uuid, claims jsonb, is_shared boolean, out held uuid[], out answers jsonb
+  worker_id uuid, claims jsonb, is_shared boolean, out held uuid[], out others jsonb
 )
 returns record
 language plpgsql
@@ -33,16 +35,17 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_claims jsonb;
   v_run_ids uuid[];
+  v_claims uuid[];
   v_is_mixed boolean;
 begin
   perform perdure._check_array('the batch', _lock_runs.claims);
   perform perdure._fence(_lock_runs.worker_id);
-  select jsonb_object_agg(g.run_id, g.claim), array_agg(g.run_id), bool_or(g.claims <> 1)
-  into v_claims, v_run_ids, v_is_mixed
+  select array_agg(g.run_id), array_agg(g.claim), bool_or(g.is_mixed) into v_run_ids, v_claims, v_is_mixed
   from (
-    select a.run_id, min(a.claim::text) as claim, count(distinct coalesce(a.claim::text, '')) as claims
+    select
+      a.run_id, min(a.claim::text)::uuid as claim,
+      min(a.claim::text) <> max(a.claim::text) or count(a.claim) not in (0, count(*)) as is_mixed
     from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid)
     group by a.run_id
   ) as g;
@@ -53,53 +56,57 @@ begin
     select array_agg(l.run_id) into held
     from (
       select d.run_id
-      from perdure.dispatch as d
-      where d.run_id = any(v_run_ids)
-        and d.worker_id = _lock_runs.worker_id
-        and d.claim::text = v_claims ->> d.run_id::text
+      from unnest(v_run_ids, v_claims) as c (run_id, claim)
+      inner join perdure.dispatch as d on d.run_id = c.run_id
+      where d.worker_id = _lock_runs.worker_id
+        and d.claim = c.claim
       order by d.run_id
-      for key share skip locked
+      for key share of d skip locked
     ) as l;
   else
     select array_agg(l.run_id) into held
     from (
       select d.run_id
-      from perdure.dispatch as d
-      where d.run_id = any(v_run_ids)
-        and d.worker_id = _lock_runs.worker_id
-        and d.claim::text = v_claims ->> d.run_id::text
+      from unnest(v_run_ids, v_claims) as c (run_id, claim)
+      inner join perdure.dispatch as d on d.run_id = c.run_id
+      where d.worker_id = _lock_runs.worker_id
+        and d.claim = c.claim
       order by d.run_id
-      for update skip locked
+      for update of d skip locked
     ) as l;
   end if;
 
+  others := '{}';
+  if cardinality(held) = cardinality(v_run_ids) then
+    return;
+  end if;
   -- a later statement, hence a later snapshot: what was not got is judged by what is committed now
   select coalesce(jsonb_object_agg(a.run_id, case
-    when o.claim::text = v_claims ->> a.run_id::text then 'done'
-    when d.claim::text is distinct from v_claims ->> a.run_id::text then 'lost'
+    when o.claim = a.claim then 'done'
+    when d.claim is distinct from a.claim then 'lost'
     when d.worker_id is null then 'done'
     when d.worker_id = _lock_runs.worker_id then 'busy'
     else 'lost'
-  end), '{}') into answers
-  from unnest(v_run_ids) as a (run_id)
+  end), '{}') into others
+  from unnest(v_run_ids, v_claims) as a (run_id, claim)
   left join perdure.dispatch as d on d.run_id = a.run_id
   left join perdure.outcome as o on o.run_id = a.run_id
   where a.run_id <> all(coalesce(held, '{}'));
-  answers := answers || coalesce((select jsonb_object_agg(h.run_id, 'held') from unnest(held) as h (run_id)), '{}');
 end;
 $$;
 comment on function perdure._lock_runs(uuid, jsonb, boolean) is
 'Take the fence, then lock the dispatch rows that a worker holds by these claims, in order, without waiting.
 claims is an array of objects with run_id and claim. Returns the runs that are locked now, and an object with an answer
-for each: held (locked now), done (this claim let go of the run or ended it), busy (somebody holds the row for a moment:
-send again) or lost. is_shared takes FOR KEY SHARE. Raises PD002, 22023 for a batch that names a run by two claims, 55000.';
+for each other one: done (this claim let go of the run or ended it), busy (somebody holds the row for a moment: send
+again) or lost. is_shared takes FOR KEY SHARE. Raises PD002, 22023 for a batch that names a run by two claims, 55000.';
 
 create or replace function perdure._note_progress(run_ids uuid[])
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   update perdure.dispatch as d
   set recoveries = 0
   where d.run_id in (
@@ -108,7 +115,8 @@ as $$
     where l.run_id = any(_note_progress.run_ids) and l.recoveries <> 0
     order by l.run_id
     for no key update skip locked  -- beside the key share that another save of the run may hold
-  )
+  );
+end;
 $$;
 comment on function perdure._note_progress(uuid[]) is
 'Note that runs got on: they saved a checkpoint or recorded a try, so the deaths before it count no more.';
@@ -157,15 +165,14 @@ comment on function perdure._check_saves(jsonb) is
 'Refuse checkpoints that a worker may not record, without a word of what is in them. Raises 22023 and PD010.';
 
 create or replace function perdure._insert_saves(saves jsonb, run_ids uuid[])
-returns table (run_id uuid, key text)
+returns perdure.step[]
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_run_ids uuid[];
-  v_keys text[];
+  v_new perdure.step[];
 begin
   perform perdure._check_saves(_insert_saves.saves);
   with saved as (
@@ -181,19 +188,18 @@ begin
     where a.run_id = any(_insert_saves.run_ids)
     order by a.run_id, a.key
     on conflict on constraint step_pkey do nothing
-    returning s.run_id, s.key
+    returning s.*
   )
-  select array_agg(n.run_id), array_agg(n.key) into v_run_ids, v_keys from saved as n;
-  return query select n.run_id, n.key from unnest(v_run_ids, v_keys) as n (run_id, key);
-
-  perform perdure._note_progress(v_run_ids);
+  select array_agg(n::perdure.step) into v_new from saved as n;
+  perform perdure._note_progress(array(select n.run_id from unnest(v_new) as n));
+  return coalesce(v_new, '{}');
 end;
 $$;
 comment on function perdure._insert_saves(jsonb, uuid[]) is
 'Insert the checkpoints of runs whose dispatch rows the caller holds.
 Returns those that were new. Raises as _check_saves does. Sets recoveries to 0 where one was new.';
 
-create or replace function perdure._lock_and_save(worker_id uuid, batch jsonb, out held uuid[], out answers jsonb)
+create or replace function perdure._lock_and_save(worker_id uuid, batch jsonb, out held uuid[], out others jsonb)
 returns record
 language plpgsql
 volatile
@@ -202,7 +208,7 @@ as $$
 declare
   v_saves jsonb;
 begin
-  select l.held, l.answers into held, answers
+  select l.held, l.others into held, others
   from perdure._lock_runs(_lock_and_save.worker_id, _lock_and_save.batch, false) as l;
   select jsonb_agg(s.save || jsonb_build_object('run_id', a.run_id)) into v_saves
   from jsonb_to_recordset(_lock_and_save.batch) as a (run_id uuid, saves jsonb)
@@ -241,24 +247,24 @@ set jit = off
 as $$
 declare
   v_held uuid[];
-  v_locked jsonb;
-  v_new jsonb;
+  v_others jsonb;
+  v_new perdure.step[];
 begin
-  select l.held, l.answers into v_held, v_locked
+  select l.held, l.others into v_held, v_others
   from perdure._lock_runs(save_steps.worker_id, save_steps.saves, true) as l;
-  select jsonb_object_agg(i.run_id::text || '/' || i.key, true) into v_new
-  from perdure._insert_saves(save_steps.saves, v_held) as i;
+  v_new := perdure._insert_saves(save_steps.saves, v_held);
 
+  return query
+  select n.run_id, n.key, 'saved', n.result, n.error, n.ordinal, n.kind, encode(n.fingerprint, 'hex'), n.saved_at
+  from unnest(v_new) as n;
+  if cardinality(v_new) = jsonb_array_length(save_steps.saves) then
+    return;
+  end if;
   return query
   select
     a.run_id,
     a.key,
-    case
-      when v_locked ->> a.run_id::text = 'busy' then 'busy'
-      when a.run_id <> all(coalesce(v_held, '{}')) then 'lost'
-      when v_new ? (a.run_id::text || '/' || a.key) then 'saved'
-      else 'on_record'
-    end,
+    case when s.run_id is not null then 'on_record' when v_others ->> a.run_id::text = 'busy' then 'busy' else 'lost' end,
     s.result,
     s.error,
     s.ordinal,
@@ -266,7 +272,8 @@ begin
     encode(s.fingerprint, 'hex'),
     s.saved_at
   from jsonb_to_recordset(save_steps.saves) as a (run_id uuid, key text)
-  left join perdure.step as s on s.run_id = a.run_id and s.key = a.key and a.run_id = any(v_held);
+  left join perdure.step as s on s.run_id = a.run_id and s.key = a.key and a.run_id = any(v_held)
+  where not exists (select from unnest(v_new) as n where n.run_id = a.run_id and n.key = a.key);
 end;
 $$;
 comment on function perdure.save_steps(uuid, jsonb) is
@@ -289,6 +296,7 @@ as $$
 declare
   v_run_id constant uuid := (save_transaction_step.save ->> 'run_id')::uuid;
   v_key constant text := save_transaction_step.save ->> 'key';
+  v_new perdure.step[];
 begin
   perform perdure._fence_any(save_transaction_step.worker_id);  -- the user's transaction may have any isolation
   -- FOR SHARE, not KEY SHARE: in REPEATABLE READ the latter returns a row whose token was replaced
@@ -303,17 +311,14 @@ begin
             detail = 'Another worker claimed the run, or the run ended.',
             hint = 'Roll back and drop the run.';
   end if;
-  if not exists (
-    select from perdure._insert_saves(jsonb_build_array(save_transaction_step.save), array[v_run_id])
-  ) then
+  v_new := perdure._insert_saves(jsonb_build_array(save_transaction_step.save), array[v_run_id]);
+  if v_new = '{}' then
     raise exception 'step "%" of run "%" is on record already', v_key, v_run_id
       using errcode = 'PD002',  -- claim_lost
             detail = 'The transaction that saved it took effect; this one must not take effect as well.',
             hint = 'Roll back and read the step with perdure.read_steps.';
   end if;
-  return (
-    select perdure._checkpoint(s) from perdure.step as s where s.run_id = v_run_id and s.key = v_key
-  );
+  return perdure._checkpoint(v_new[1]);
 end;
 $$;
 comment on function perdure.save_transaction_step(uuid, jsonb) is

@@ -50,7 +50,7 @@ comment on function perdure._read_steps(uuid, integer, integer) is
 
 create or replace function perdure.read_steps(run_id uuid, after integer default 0, max_bytes integer default 262144)
 returns jsonb
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
@@ -58,7 +58,13 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
 set jit = off
-as $$ select r.steps from perdure._read_steps(read_steps.run_id, read_steps.after, read_steps.max_bytes) as r $$;
+as $$
+begin
+  return (
+    select r.steps from perdure._read_steps(read_steps.run_id, read_steps.after, read_steps.max_bytes) as r
+  );
+end;
+$$;
 comment on function perdure.read_steps(uuid, integer, integer) is
 'Read a run''s checkpoints with an ordinal above after, up to about max_bytes, one at least.
 Returns an array of objects with ordinal, key, kind, name, fingerprint, attempt, saved_at, and result or error; from the
@@ -99,11 +105,13 @@ Returns its id; null where there is none.';
 
 create or replace function perdure._lanes(queues text[])
 returns table (queue text, priority smallint, is_probe boolean)
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- each lower priority gets one probe in eight even when the higher ones are full
+  return query
   select q.name as queue, p.priority, p.is_probe
   from unnest(_lanes.queues) as q (name)
   cross join (
@@ -111,7 +119,8 @@ as $$
     union all
     select g.n::smallint, true from generate_series(2, 5) as g (n) where random() < 0.125
   ) as p
-  order by p.is_probe desc, p.priority, random()
+  order by p.is_probe desc, p.priority, random();
+end;
 $$;
 comment on function perdure._lanes(text[]) is
 'List the lanes of queues in the order in which a claim reads them: first the probes, then by priority.';
@@ -184,10 +193,11 @@ comment on function perdure._lock_claimable(uuid, integer, timestamptz) is
 
 create or replace function perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamptz)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   update perdure.dispatch as d
   set
     worker_id = _hand_over.worker_id,
@@ -201,13 +211,13 @@ as $$
       o.run_id,
       perdure._random_uuid() as claim,
       coalesce(o.begun_at, _hand_over.now) as begun_at,
-      coalesce(o.ends_at, case when o.begun_at is null then _hand_over.now + r.timeout end) as ends_at
+      coalesce(o.ends_at, case when o.begun_at is null then _hand_over.now + o.timeout end) as ends_at
     from perdure.dispatch as o
-    inner join perdure.run as r on r.run_id = o.run_id
     where o.run_id = any(_hand_over.run_ids)
     offset 0  -- computed once per row, before the update
   ) as c
-  where d.run_id = c.run_id
+  where d.run_id = c.run_id;
+end;
 $$;
 comment on function perdure._hand_over(uuid, uuid[], timestamptz) is
 'Give runs whose dispatch rows the caller holds to a worker, each with a new token; begin those that never began.';
@@ -219,16 +229,22 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_told uuid[];
   v_cancelled uuid[];
   v_suspended jsonb;
 begin
-  -- look, in a statement later than the lock: what ended the wait of each
-  select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(_take_up.run_ids, _take_up.now) as c;
-  select jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) into v_suspended
+  -- look, in a statement later than the lock: what ended the wait of each; most runs have not waited
+  select array_agg(d.run_id) into v_told
   from perdure.dispatch as d
-  where d.run_id = any(_take_up.run_ids) and d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}'));
-  if v_suspended is not null then
-    perform perdure._answer_waits(v_suspended, _take_up.now);
+  where d.run_id = any(_take_up.run_ids) and (d.cancel is not null or d.waits is not null);
+  if v_told is not null then
+    select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(v_told, _take_up.now) as c;
+    select jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) into v_suspended
+    from perdure.dispatch as d
+    where d.run_id = any(v_told) and d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}'));
+    if v_suspended is not null then
+      perform perdure._answer_waits(v_suspended, _take_up.now);
+    end if;
   end if;
   perform perdure._hand_over(_take_up.worker_id, _take_up.run_ids, _take_up.now);
 end;

@@ -2,45 +2,59 @@
 
 create or replace function perdure._now()
 returns timestamptz
-language sql
+language plpgsql
 volatile
 parallel restricted
 set search_path = pg_catalog, pg_temp
-as $$ select clock_timestamp() $$;
+as $$
+begin
+  return clock_timestamp();
+end;
+$$;
 comment on function perdure._now() is 'Tell the time, the engine''s only clock.';
 
 create or replace function perdure._clock()
 returns timestamptz
-language sql
+language plpgsql
 stable
 parallel restricted
 set search_path = pg_catalog, pg_temp
-as $$ select perdure._now() $$;
+as $$
+begin
+  return perdure._now();
+end;
+$$;
 comment on function perdure._clock() is
 'Tell the time to a view.
 Read as (select perdure._clock()) it is one time for a whole statement and, being stable, leaves the planner free.';
 
 create or replace function perdure._server_started_at()
 returns timestamptz
-language sql
-stable
-parallel restricted
-set search_path = pg_catalog, pg_temp
-as $$ select pg_postmaster_start_time() $$;
-comment on function perdure._server_started_at() is 'Tell when the server was started.';
-
-create or replace function perdure._sessions_since()
-returns timestamptz
-language sql
+language plpgsql
 stable
 parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return pg_postmaster_start_time();
+end;
+$$;
+comment on function perdure._server_started_at() is 'Tell when the server was started.';
+
+create or replace function perdure._sessions_since()
+returns timestamptz
+language plpgsql
+stable
+parallel restricted
+set search_path = pg_catalog, pg_temp
+as $$
+begin
   -- Where a backend was killed the postmaster lives on, ends all sessions and recovers; it tells nobody when. But it
   -- forgets its statistics, these two at the same moment; who resets one of them by hand leaves the other.
-  select greatest(
+  return greatest(
     perdure._server_started_at(),
-    least(pg_stat_get_bgwriter_stat_reset_time(), (select a.stats_reset from pg_stat_get_archiver() as a)))
+    least(pg_stat_get_bgwriter_stat_reset_time(), (select a.stats_reset from pg_stat_get_archiver() as a)));
+end;
 $$;
 comment on function perdure._sessions_since() is
 'Tell when the server last put an end to all sessions: by its start, or after the crash of one.
@@ -48,7 +62,7 @@ Right after it nobody is declared dead. A reset of all shared statistics looks t
 
 create or replace function perdure._timeline()
 returns integer
-language plpgsql  -- each fence asks: a SQL function would be planned each time
+language plpgsql
 volatile
 parallel restricted
 set search_path = pg_catalog, pg_temp

@@ -4,14 +4,14 @@
 
 create or replace function perdure._end_by_act(run_id uuid, status text)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select perdure._end_runs(jsonb_build_array(jsonb_build_object(
-    'run_id', _end_by_act.run_id,
-    'status', _end_by_act.status,
-    'error', perdure._reason_error(_end_by_act.run_id, _end_by_act.status))))
+begin
+  perform perdure._end_runs(array[perdure._outcome(
+    _end_by_act.run_id, _end_by_act.status, null, perdure._reason_error(_end_by_act.run_id, _end_by_act.status))]);
+end;
 $$;
 comment on function perdure._end_by_act(uuid, text) is 'End one run as an act asks, with the reason given for it.';
 

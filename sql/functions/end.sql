@@ -2,7 +2,7 @@
 -- one statement.
 -- Lock order: worker (fence), dispatch by run_id without waiting (for update), then inserts, then wake.
 
-create or replace function perdure._end_runs(ends jsonb)
+create or replace function perdure._end_runs(ends perdure.outcome[])
 returns void
 language plpgsql
 volatile
@@ -16,7 +16,7 @@ begin
   end if;
   with gone as (
     delete from perdure.dispatch as d
-    using jsonb_to_recordset(_end_runs.ends) as e (run_id uuid, status text, result jsonb, error jsonb)
+    using unnest(_end_runs.ends) as e
     where d.run_id = e.run_id
     returning d.run_id, d.claim, d.begun_at, e.status, e.result, e.error
   )
@@ -30,27 +30,41 @@ begin
   insert into perdure.wake (run_id, told_at)
   select d.run_id, v_now
   from perdure.dispatch as d
-  inner join jsonb_to_recordset(_end_runs.ends) as e (run_id uuid) on e.run_id = d.predecessor_id;
+  inner join unnest(_end_runs.ends) as e on e.run_id = d.predecessor_id;
 end;
 $$;
-comment on function perdure._end_runs(jsonb) is
+comment on function perdure._end_runs(perdure.outcome[]) is
 'End runs whose dispatch rows the caller holds, and wake those that replace them.
-ends is an array of objects with run_id, status, and result or error; nothing happens for null.';
+ends has the run_id, the status, and the result or error of each, the rest is put in here; nothing happens for null.';
+
+create or replace function perdure._outcome(run_id uuid, status text, result jsonb, error jsonb)
+returns perdure.outcome
+language sql  -- without a SET clause: so it is inlined
+immutable
+parallel safe
+as $$
+  select row(_outcome.run_id, _outcome.status, _outcome.result, _outcome.error, null, null, null)::perdure.outcome
+$$;
+comment on function perdure._outcome(uuid, text, jsonb, jsonb) is 'Make the outcome that _end_runs takes.';
 
 create or replace function perdure._reason_error(run_id uuid, status text)
 returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_build_object('type', _reason_error.status, 'message', (
-    select a.reason
-    from perdure.act as a
-    where a.run_id = _reason_error.run_id
-      and a.act = case _reason_error.status when 'cancelled' then 'cancel' when 'terminated' then 'terminate' end
-      and (a.answer = 'accepted' or a.answer is null)  -- null: the one that is being applied
-    order by a.applied_at desc nulls first, a.asked_at
-    limit 1))
+begin
+  return (
+    select jsonb_build_object('type', _reason_error.status, 'message', (
+      select a.reason
+      from perdure.act as a
+      where a.run_id = _reason_error.run_id
+        and a.act = case _reason_error.status when 'cancelled' then 'cancel' when 'terminated' then 'terminate' end
+        and (a.answer = 'accepted' or a.answer is null)  -- null: the one that is being applied
+      order by a.applied_at desc nulls first, a.asked_at
+      limit 1))
+  );
+end;
 $$;
 comment on function perdure._reason_error(uuid, text) is
 'Make the error of a run that an act or its deadline ended, with the reason given for the act.';
@@ -64,9 +78,9 @@ as $$
 declare
   v_limit constant bigint := perdure._payload_limit();
   v_held uuid[];
-  v_locked jsonb;
+  v_others jsonb;
 begin
-  select l.held, l.answers into v_held, v_locked
+  select l.held, l.others into v_held, v_others
   from perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends) as l;
   perform perdure._check_payload('result', p.value)
   from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb, error jsonb)
@@ -76,13 +90,15 @@ begin
   -- look: an act that was asked first decides how the run ends
   perform perdure._apply_acts(v_held);
   perform perdure._end_runs((
-    select jsonb_agg(jsonb_build_object(
-      'run_id', a.run_id,
-      'status', coalesce(d.cancel, _end_claimed.status),
-      'result', a.result,
-      'error', case
-        when d.cancel is null then coalesce(a.error, jsonb_build_object('type', 'unknown', 'message', null))
-        else perdure._reason_error(d.run_id, d.cancel) || jsonb_strip_nulls(jsonb_build_object('raised', a.error))
+    select array_agg(perdure._outcome(
+      a.run_id,
+      coalesce(d.cancel, _end_claimed.status),
+      a.result,
+      case
+        when d.cancel is not null then
+          perdure._reason_error(d.run_id, d.cancel) || jsonb_strip_nulls(jsonb_build_object('raised', a.error))
+        when _end_claimed.status = 'failed' then
+          coalesce(a.error, jsonb_build_object('type', 'unknown', 'message', null))
       end))
     from jsonb_to_recordset(_end_claimed.ends) as a (run_id uuid, result jsonb, error jsonb)
     inner join perdure.dispatch as d on d.run_id = a.run_id
@@ -93,7 +109,7 @@ begin
   select
     a.run_id,
     case
-      when v_locked ->> a.run_id::text not in ('held', 'done') then v_locked ->> a.run_id::text
+      when v_others ->> a.run_id::text <> 'done' then v_others ->> a.run_id::text
       when o.status = _end_claimed.status then 'done'
       else coalesce(o.status, 'lost')
     end
@@ -106,7 +122,7 @@ comment on function perdure._end_claimed(uuid, jsonb, text) is
 
 create or replace function perdure.complete_runs(worker_id uuid, ends jsonb)
 returns table (run_id uuid, answer text)
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
@@ -116,7 +132,10 @@ set enable_mergejoin = off
 set enable_seqscan = off
 set jit = off
 as $$
-  select e.run_id, e.answer from perdure._end_claimed(complete_runs.worker_id, complete_runs.ends, 'completed') as e
+begin
+  return query
+  select e.run_id, e.answer from perdure._end_claimed(complete_runs.worker_id, complete_runs.ends, 'completed') as e;
+end;
 $$;
 comment on function perdure.complete_runs(uuid, jsonb) is
 'End runs that have returned.
@@ -127,7 +146,7 @@ Raises as save_steps does. Locks the worker''s row shared, the dispatch rows wit
 
 create or replace function perdure.fail_runs(worker_id uuid, ends jsonb)
 returns table (run_id uuid, answer text)
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
@@ -136,7 +155,12 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
 set jit = off
-as $$ select e.run_id, e.answer from perdure._end_claimed(fail_runs.worker_id, fail_runs.ends, 'failed') as e $$;
+as $$
+begin
+  return query
+  select e.run_id, e.answer from perdure._end_claimed(fail_runs.worker_id, fail_runs.ends, 'failed') as e;
+end;
+$$;
 comment on function perdure.fail_runs(uuid, jsonb) is
 'End runs that have raised.
 ends is an array of objects with run_id, claim, error (type, message; step: key of the step that failed, if one did) and
@@ -157,9 +181,9 @@ as $$
 declare
   v_now constant timestamptz := perdure._now();
   v_held uuid[];
-  v_locked jsonb;
+  v_others jsonb;
 begin
-  select l.held, l.answers into v_held, v_locked
+  select l.held, l.others into v_held, v_others
   from perdure._lock_and_save(release_runs.worker_id, release_runs.releases) as l;
 
   insert into perdure.act (run_id, act_id, act, reason, asked_by, asked_at, applied_at, answer)
@@ -181,7 +205,7 @@ begin
   where d.run_id = a.run_id and d.run_id = any(v_held);
 
   return query
-  select a.run_id, case when v_locked ->> a.run_id::text = 'held' then 'done' else v_locked ->> a.run_id::text end
+  select a.run_id, coalesce(v_others ->> a.run_id::text, 'done')
   from jsonb_to_recordset(release_runs.releases) as a (run_id uuid);
 end;
 $$;

@@ -49,16 +49,18 @@ comment on function perdure._raise_unregistered(uuid, integer) is
 
 create or replace function perdure._bound_idleness(bound interval)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select set_config(
+begin
+  perform set_config(
     'idle_in_transaction_session_timeout',
     (extract(epoch from least(
       _bound_idleness.bound,
       nullif(current_setting('idle_in_transaction_session_timeout')::interval, interval '0'))) * 1000)::bigint::text,
-    true)
+    true);
+end;
 $$;
 comment on function perdure._bound_idleness(interval) is
 'Let the server end this session where its transaction stands idle from now on for longer than that, or than it may anyway.';

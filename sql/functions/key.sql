@@ -75,13 +75,17 @@ Raises PD005. Locks the row of run_key; waits for a rival''s open transaction.';
 
 create or replace function perdure.find_run(workflow text, key text)
 returns uuid
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select k.run_id from perdure.run_key as k where k.workflow = find_run.workflow collate "C" and k.key = find_run.key collate "C"
+begin
+  return (
+    select k.run_id from perdure.run_key as k where k.workflow = find_run.workflow collate "C" and k.key = find_run.key collate "C"
+  );
+end;
 $$;
 comment on function perdure.find_run(text, text) is
 'Find the run that a key of a workflow names.

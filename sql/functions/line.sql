@@ -4,24 +4,28 @@
 
 create or replace function perdure._is_in_line(dispatch perdure.dispatch, now timestamptz)
 returns boolean
-language sql
+language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select case
-    when d.worker_id is not null or d.predecessor_id is not null or d.ready_at = 'infinity' then false
-    -- after a second death in a row it may have to wait, for so long at most
-    when d.recoveries > 0 and d.ready_at <= _is_in_line.now + interval '5 minutes' then false
-    when d.cancel is not null then true
-    -- told before its time: its message is there
-    when d.waits is not null then w.until <= _is_in_line.now or w.until > d.ready_at
-    when d.begun_at is not null then true
-    else coalesce(
-      (select r.start_at from perdure.run as r where r.run_id = d.run_id) <= _is_in_line.now, true)
-  end
-  from (select (_is_in_line.dispatch).*) as d
-  cross join lateral (select perdure._ready_at(d.waits) as until) as w
+begin
+  return (
+    select case
+      when d.worker_id is not null or d.predecessor_id is not null or d.ready_at = 'infinity' then false
+      -- after a second death in a row it may have to wait, for so long at most
+      when d.recoveries > 0 and d.ready_at <= _is_in_line.now + interval '5 minutes' then false
+      when d.cancel is not null then true
+      -- told before its time: its message is there
+      when d.waits is not null then w.until <= _is_in_line.now or w.until > d.ready_at
+      when d.begun_at is not null then true
+      else coalesce(
+        (select r.start_at from perdure.run as r where r.run_id = d.run_id) <= _is_in_line.now, true)
+    end
+    from (select (_is_in_line.dispatch).*) as d
+    cross join lateral (select perdure._ready_at(d.waits) as until) as w
+  );
+end;
 $$;
 comment on function perdure._is_in_line(perdure.dispatch, timestamptz) is
 'Tell whether a run stands in line for a worker, whatever its ready_at says: nothing that it asked for is still to come.';

@@ -69,37 +69,41 @@ create or replace function perdure._is_dead(
   worker_id uuid, now timestamptz, calm_since timestamptz, watched_since timestamptz, looked_at timestamptz
 )
 returns boolean
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select
-    _is_dead.now >= _is_dead.calm_since + least(w.lease, interval '5 seconds')
-    and (
-      b.beat_at is null
-      or (
-        _is_dead.now - b.beat_at > w.lease
-        -- a frozen host or a clock that jumps is no silence of the workers: it is one that was watched for long enough,
-        -- or was there already when somebody looked before, however far apart the looks are
-        and (
-          _is_dead.now >= _is_dead.watched_since + least(w.lease, interval '5 seconds')
-          or _is_dead.looked_at between b.beat_at + w.lease and _is_dead.now - least(w.lease, interval '5 seconds')
+begin
+  return (
+    select
+      _is_dead.now >= _is_dead.calm_since + least(w.lease, interval '5 seconds')
+      and (
+        b.beat_at is null
+        or (
+          _is_dead.now - b.beat_at > w.lease
+          -- a frozen host or a clock that jumps is no silence of the workers: it is one that was watched for long enough,
+          -- or was there already when somebody looked before, however far apart the looks are
+          and (
+            _is_dead.now >= _is_dead.watched_since + least(w.lease, interval '5 seconds')
+            or _is_dead.looked_at between b.beat_at + w.lease and _is_dead.now - least(w.lease, interval '5 seconds')
+          )
+        )
+        or (
+          w.is_direct
+          and _is_dead.now - b.beat_at > interval '1.5 seconds'
+          and not exists (
+            select from pg_locks as l
+            where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+              and l.database = (select d.oid from pg_database as d where d.datname = current_database())
+              and l.classid::bigint << 32 | l.objid::bigint = perdure._lock_key(w.worker_id)
+          )
         )
       )
-      or (
-        w.is_direct
-        and _is_dead.now - b.beat_at > interval '1.5 seconds'
-        and not exists (
-          select from pg_locks as l
-          where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-            and l.database = (select d.oid from pg_database as d where d.datname = current_database())
-            and l.classid::bigint << 32 | l.objid::bigint = perdure._lock_key(w.worker_id)
-        )
-      )
-    )
-  from perdure.worker as w
-  left join perdure.worker_beat as b on b.worker_id = w.worker_id
-  where w.worker_id = _is_dead.worker_id
+    from perdure.worker as w
+    left join perdure.worker_beat as b on b.worker_id = w.worker_id
+    where w.worker_id = _is_dead.worker_id
+  );
+end;
 $$;
 comment on function perdure._is_dead(uuid, timestamptz, timestamptz, timestamptz, timestamptz) is
 'Judge a worker: its last beat is older than its lease, or its session''s lock is free and it has not beaten for 1.5 s.
@@ -178,12 +182,9 @@ begin
   ) as s
   where d.run_id = s.run_id;
   perform perdure._end_runs((
-    select jsonb_agg(jsonb_build_object(
-      'run_id', d.run_id,
-      'status', 'dead',
-      'error', jsonb_build_object(
-        'type', 'dead',
-        'message', format('its worker died %s times in a row without progress', d.recoveries))))
+    select array_agg(perdure._outcome(d.run_id, 'dead', null, jsonb_build_object(
+      'type', 'dead',
+      'message', format('its worker died %s times in a row without progress', d.recoveries))))
     from perdure.dispatch as d
     where d.run_id = any(_take_back.run_ids) and d.recoveries > d.max_recoveries
   ));

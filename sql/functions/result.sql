@@ -2,7 +2,7 @@
 
 create or replace function perdure.run_results(run_ids uuid[])
 returns table (run_id uuid, status text, result jsonb, error jsonb, finished_at timestamptz)
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
@@ -12,10 +12,13 @@ set enable_mergejoin = off
 set enable_seqscan = off
 set jit = off
 as $$
+begin
+  return query
   select r.run_id, o.status, o.result, o.error, o.finished_at
   from unnest(run_results.run_ids) as a (run_id)
   inner join perdure.run as r on r.run_id = a.run_id
-  left join perdure.outcome as o on o.run_id = a.run_id
+  left join perdure.outcome as o on o.run_id = a.run_id;
+end;
 $$;
 comment on function perdure.run_results(uuid[]) is
 'Read how runs ended, many at once.
@@ -70,17 +73,21 @@ Locks nothing.';
 
 create or replace function perdure.get_value(run_id uuid, name text)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select s.result
-  from perdure.step as s
-  where s.run_id = get_value.run_id and s.kind = 'value' and s.name = get_value.name collate "C"
-  order by s.ordinal desc
-  limit 1
+begin
+  return (
+    select s.result
+    from perdure.step as s
+    where s.run_id = get_value.run_id and s.kind = 'value' and s.name = get_value.name collate "C"
+    order by s.ordinal desc
+    limit 1
+  );
+end;
 $$;
 comment on function perdure.get_value(uuid, text) is
 'Read the latest value that a run published under a name with set_value.

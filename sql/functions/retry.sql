@@ -112,12 +112,12 @@ begin
 
   -- the time-out starts anew, the run's own clock does not; a deadline that has passed is dropped
   insert into perdure.dispatch (
-    run_id, workflow, queue, priority, predecessor_id, ready_at, ends_at, begun_at, max_recoveries)
+    run_id, workflow, queue, priority, predecessor_id, ready_at, ends_at, timeout, begun_at, max_recoveries)
   select
     r.run_id, r.workflow, r.queue, r.priority, p.predecessor_id,
     case when p.predecessor_id is null then v_now else 'infinity' end,
     coalesce(case when r.deadline > v_now then r.deadline end, case when v_outcome.begun_at is not null then v_now + r.timeout end),
-    v_outcome.begun_at, r.max_recoveries
+    r.timeout, v_outcome.begun_at, r.max_recoveries
   from perdure.run as r
   cross join lateral (select perdure._unfinished_predecessor(r.predecessor_id) as predecessor_id) as p
   where r.run_id = retry.run_id;

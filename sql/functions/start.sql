@@ -143,13 +143,13 @@ begin
     start_run.tags, start_run.headers, coalesce(start_run.start_at, v_now + start_run.delay), start_run.deadline,
     v_timeout, v_max_recoveries, v_predecessor_id, v_now, perdure._caller());
   insert into perdure.dispatch (
-    run_id, workflow, queue, priority, ready_at, ends_at, max_recoveries, predecessor_id)
+    run_id, workflow, queue, priority, ready_at, ends_at, timeout, max_recoveries, predecessor_id)
   values (
     v_run_id, start_run.workflow, v_default.queue, start_run.priority,
     case
       when v_predecessor_id is null then greatest(start_run.start_at, v_now + start_run.delay, v_now) else 'infinity'
     end,
-    start_run.deadline, v_max_recoveries, v_predecessor_id);
+    start_run.deadline, v_timeout, v_max_recoveries, v_predecessor_id);
   return query select v_run_id, true;
 end;
 $$;
@@ -242,6 +242,7 @@ set lock_timeout = '5s'
 as $$
 declare
   v_now constant timestamptz := perdure._now();
+  v_limit constant bigint := perdure._payload_limit();
   v_default perdure.workflow;
   v_count constant integer := coalesce(cardinality(start_many.inputs), 0);
   v_ids uuid[];
@@ -254,7 +255,9 @@ begin
   perform perdure._check_start(start_many.on_duplicate collate "C", start_many.priority, start_many.tags, '{}');
   perform perdure._check_times(start_many.start_at, null, null, null);
   perform perdure._check_many(start_many.on_duplicate collate "C", v_count, cardinality(start_many.keys));
-  perform perdure._check_payload('input', i.input) from unnest(start_many.inputs) as i (input);
+  perform perdure._check_payload('input', i.input)
+  from unnest(start_many.inputs) as i (input)
+  where i.input is null or pg_column_size(i.input) > v_limit;
 
   -- ids and ready times a microsecond apart: equal times would make each claim sort them all
   v_ids := array(
@@ -283,10 +286,11 @@ begin
     start_many.start_at, v_default.timeout, v_default.max_recoveries, v_now, perdure._caller()
   from unnest(v_ids, start_many.inputs, start_many.keys, v_is_new) as a (run_id, input, key, is_new)
   where a.is_new and a.run_id is not null;
-  insert into perdure.dispatch (run_id, workflow, queue, priority, ready_at, max_recoveries)
+  insert into perdure.dispatch (run_id, workflow, queue, priority, ready_at, timeout, max_recoveries)
   select
     a.run_id, start_many.workflow, v_default.queue, start_many.priority,
-    greatest(start_many.start_at, v_now) + (a.ordinality - 1) * interval '1 microsecond', v_default.max_recoveries
+    greatest(start_many.start_at, v_now) + (a.ordinality - 1) * interval '1 microsecond', v_default.timeout,
+    v_default.max_recoveries
   from unnest(v_ids, v_is_new) with ordinality as a (run_id, is_new, ordinality)
   where a.is_new and a.run_id is not null;
 

@@ -28,10 +28,11 @@ comment on function perdure._unfinished_predecessor(uuid) is
 
 create or replace function perdure._free_successors(run_ids uuid[], now timestamptz)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   update perdure.dispatch as d
   set predecessor_id = s.predecessor_id, ready_at = s.ready_at
   from (
@@ -46,7 +47,8 @@ as $$
     ) as p
     where k.run_id = any(_free_successors.run_ids) and k.predecessor_id is not null
   ) as s
-  where d.run_id = s.run_id
+  where d.run_id = s.run_id;
+end;
 $$;
 comment on function perdure._free_successors(uuid[], timestamptz) is
 'Make runs ready whose predecessor has ended. The caller holds the dispatch rows.';

@@ -13,10 +13,9 @@ declare
 begin
   -- one that never began has nothing to clean up, and with cancel set the grace is over
   perform perdure._end_runs((
-    select jsonb_agg(jsonb_build_object(
-      'run_id', d.run_id,
-      'status', coalesce(d.cancel, 'timed_out'),
-      'error', perdure._reason_error(d.run_id, coalesce(d.cancel, 'timed_out'))))
+    select array_agg(perdure._outcome(
+      d.run_id, coalesce(d.cancel, 'timed_out'), null,
+      perdure._reason_error(d.run_id, coalesce(d.cancel, 'timed_out'))))
     from perdure.dispatch as d
     where d.run_id = any(_end_overdue.run_ids) and (d.begun_at is null or d.cancel is not null)
   ));

@@ -141,31 +141,39 @@ Returns the checkpoints of those that were not delivered before. The caller hold
 
 create or replace function perdure._normal_waits(waits jsonb)
 returns jsonb
-language sql
+language plpgsql
 stable
 strict
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- a time is read once, with the settings of whoever wrote it: 12/31/2030 or tomorrow mean something else elsewhere
-  select jsonb_agg(
-    w.wait || case
-      when w.wait ->> 'until' is null then '{}' else jsonb_build_object('until', (w.wait ->> 'until')::timestamptz)
-    end
-    order by w.ordinality)
-  from jsonb_array_elements(_normal_waits.waits) with ordinality as w (wait, ordinality)
+  return (
+    select jsonb_agg(
+      w.wait || case
+        when w.wait ->> 'until' is null then '{}' else jsonb_build_object('until', (w.wait ->> 'until')::timestamptz)
+      end
+      order by w.ordinality)
+    from jsonb_array_elements(_normal_waits.waits) with ordinality as w (wait, ordinality)
+  );
+end;
 $$;
 comment on function perdure._normal_waits(jsonb) is 'Write the times of waits as ISO 8601, which every session reads alike.';
 
 create or replace function perdure._ready_at(waits jsonb)
 returns timestamptz
-language sql
+language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(min(w.until), 'infinity')
-  from jsonb_to_recordset(_ready_at.waits) as w (until timestamptz)
+begin
+  return (
+    select coalesce(min(w.until), 'infinity')
+    from jsonb_to_recordset(_ready_at.waits) as w (until timestamptz)
+  );
+end;
 $$;
 comment on function perdure._ready_at(jsonb) is 'Tell when the first of a set of waits is due; infinity where none has a time.';
 
@@ -215,14 +223,18 @@ Returns an object with the checkpoint of each run that has an answer. A paused r
 
 create or replace function perdure._without(suspensions jsonb, answered jsonb)
 returns jsonb
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(jsonb_agg(o.suspension), '[]')
-  from jsonb_each(_without.suspensions) as o (run_id, suspension)
-  where not _without.answered ? o.run_id
+begin
+  return (
+    select coalesce(jsonb_agg(o.suspension), '[]')
+    from jsonb_each(_without.suspensions) as o (run_id, suspension)
+    where not _without.answered ? o.run_id
+  );
+end;
 $$;
 comment on function perdure._without(jsonb, jsonb) is 'List the suspensions of the runs that have no answer yet.';
 
@@ -241,11 +253,11 @@ as $$
 declare
   v_now constant timestamptz := perdure._now();
   v_held uuid[];
-  v_locked jsonb;
+  v_others jsonb;
   v_answered jsonb;
 begin
   perform perdure._check_waits(suspend_runs.suspensions, suspend_runs.keep);
-  select l.held, l.answers into v_held, v_locked
+  select l.held, l.others into v_held, v_others
   from perdure._lock_and_save(suspend_runs.worker_id, suspend_runs.suspensions) as l;
 
   v_answered := perdure._look(suspend_runs.suspensions, v_held, suspend_runs.keep, v_now);
@@ -275,8 +287,8 @@ begin
   select
     a.run_id,
     case
-      when v_locked ->> a.run_id::text in ('held', 'done') and d.run_id is null then 'ended'
-      when v_locked ->> a.run_id::text <> 'held' then v_locked ->> a.run_id::text
+      when coalesce(v_others ->> a.run_id::text, 'done') = 'done' and d.run_id is null then 'ended'
+      when v_others ? a.run_id::text then v_others ->> a.run_id::text
       when v_answered -> a.run_id::text ->> 'kind' = 'retry' then 'retry_due'
       when v_answered ? a.run_id::text then 'answered'
       when suspend_runs.keep then 'waiting'

@@ -3,11 +3,15 @@
 
 create or replace function perdure._lock_key(worker_id uuid)
 returns bigint
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
-as $$ select hashtextextended('perdure' || ':' || _lock_key.worker_id::text, 0) $$;
+as $$
+begin
+  return hashtextextended('perdure' || ':' || _lock_key.worker_id::text, 0);
+end;
+$$;
 comment on function perdure._lock_key(uuid) is 'Name the advisory lock that a direct worker holds while it is connected.';
 
 create or replace function perdure.register_worker(
@@ -157,12 +161,15 @@ asynchronously.';
 
 create or replace function perdure.worker_runs(worker_id uuid)
 returns table (run_id uuid, claim uuid)
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select d.run_id, d.claim from perdure.dispatch as d where d.worker_id = worker_runs.worker_id
+begin
+  return query
+  select d.run_id, d.claim from perdure.dispatch as d where d.worker_id = worker_runs.worker_id;
+end;
 $$;
 comment on function perdure.worker_runs(uuid) is
 'List what the database says a worker holds: to be asked after a broken connection.

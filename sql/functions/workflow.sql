@@ -4,16 +4,18 @@
 
 create or replace function perdure._know_queues(names text[], now timestamptz)
 returns void
-language sql
+language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   insert into perdure.queue (name, created_at)
   select distinct a.name, _know_queues.now
   from unnest(_know_queues.names) as a (name)
   where not exists (select from perdure.queue as q where q.name = a.name)  -- else it would wait for an open change of it
   order by a.name
-  on conflict on constraint queue_pkey do nothing
+  on conflict on constraint queue_pkey do nothing;
+end;
 $$;
 comment on function perdure._know_queues(text[], timestamptz) is 'Make queues known that are not.';
 

@@ -11,6 +11,7 @@ create table perdure.dispatch (
   priority smallint not null,
   ready_at timestamptz not null,
   ends_at timestamptz,
+  timeout interval,
   worker_id uuid,
   claim uuid,
   begun_at timestamptz,
@@ -40,6 +41,8 @@ comment on column perdure.dispatch.ready_at is
 'When a worker may take the run: due, in the future (sleep, back-off, time-out), or infinity (waits until told).';
 comment on column perdure.dispatch.ends_at is
 'Deadline of the run, or end of the grace once cancel is set; null without either.';
+comment on column perdure.dispatch.timeout is
+'Copied from run, so that a claim reads one table: from the first claim to the deadline; null for none.';
 comment on column perdure.dispatch.worker_id is 'Worker that holds the run; null while nobody does.';
 comment on column perdure.dispatch.claim is
 'Random token of the latest claim. It stays after the worker let go, so that a repeated call gets the same answer.';

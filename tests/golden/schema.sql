@@ -19,7 +19,7 @@ CREATE TABLE perdure.act (
 PARTITION BY RANGE (run_id);
 
 CREATE FUNCTION perdure._accepted_act(run_id uuid, act text) RETURNS perdure.act
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -69,7 +69,7 @@ CREATE FUNCTION perdure._because(reason text) RETURNS text
     AS $$…$$;
 
 CREATE FUNCTION perdure._bound_idleness(bound interval) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -84,12 +84,12 @@ CREATE FUNCTION perdure._bury_workers(now timestamp with time zone) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._bytes(payload jsonb) RETURNS integer
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._caller() RETURNS name
-    LANGUAGE sql STABLE PARALLEL RESTRICTED
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -201,12 +201,12 @@ CREATE TABLE perdure.step (
 PARTITION BY RANGE (run_id);
 
 CREATE FUNCTION perdure._checkpoint(step perdure.step) RETURNS jsonb
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._clock() RETURNS timestamp with time zone
-    LANGUAGE sql STABLE PARALLEL RESTRICTED
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -264,7 +264,7 @@ CREATE FUNCTION perdure._drop_late_acts(run_ids uuid[]) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._end_by_act(run_id uuid, status text) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -278,7 +278,21 @@ CREATE FUNCTION perdure._end_overdue(run_ids uuid[], now timestamp with time zon
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._end_runs(ends jsonb) RETURNS void
+CREATE TABLE perdure.outcome (
+    run_id uuid NOT NULL,
+    status text NOT NULL,
+    result jsonb,
+    error jsonb,
+    begun_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    claim uuid,
+    CONSTRAINT outcome_has_a_result_only_when_completed CHECK (((result IS NOT NULL) = (status = 'completed'::text))),
+    CONSTRAINT outcome_has_an_error_unless_completed CHECK (((status = ANY (ARRAY['completed'::text, 'continued'::text])) OR (error IS NOT NULL))),
+    CONSTRAINT outcome_status_is_known CHECK ((status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text, 'continued'::text])))
+)
+PARTITION BY RANGE (run_id);
+
+CREATE FUNCTION perdure._end_runs(ends perdure.outcome[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -290,6 +304,7 @@ CREATE TABLE perdure.dispatch (
     priority smallint NOT NULL,
     ready_at timestamp with time zone NOT NULL,
     ends_at timestamp with time zone,
+    timeout interval,
     worker_id uuid,
     claim uuid,
     begun_at timestamp with time zone,
@@ -334,20 +349,6 @@ CREATE VIEW perdure._unfinished AS
     d.is_paused,
     d.predecessor_id
    FROM perdure.dispatch d;
-
-CREATE TABLE perdure.outcome (
-    run_id uuid NOT NULL,
-    status text NOT NULL,
-    result jsonb,
-    error jsonb,
-    begun_at timestamp with time zone,
-    finished_at timestamp with time zone NOT NULL,
-    claim uuid,
-    CONSTRAINT outcome_has_a_result_only_when_completed CHECK (((result IS NOT NULL) = (status = 'completed'::text))),
-    CONSTRAINT outcome_has_an_error_unless_completed CHECK (((status = ANY (ARRAY['completed'::text, 'continued'::text])) OR (error IS NOT NULL))),
-    CONSTRAINT outcome_status_is_known CHECK ((status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text, 'continued'::text])))
-)
-PARTITION BY RANGE (run_id);
 
 CREATE TABLE perdure.run (
     run_id uuid NOT NULL,
@@ -576,7 +577,7 @@ CREATE FUNCTION perdure._find_answers(suspended jsonb) RETURNS TABLE(run_id uuid
     AS $$…$$;
 
 CREATE FUNCTION perdure._fingerprint(value jsonb) RETURNS bytea
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -601,7 +602,7 @@ CREATE FUNCTION perdure._free_forgotten(now timestamp with time zone) RETURNS in
     AS $$…$$;
 
 CREATE FUNCTION perdure._free_successors(run_ids uuid[], now timestamp with time zone) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -611,7 +612,7 @@ CREATE FUNCTION perdure._grant_kind(role name, kind text) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -625,18 +626,18 @@ CREATE FUNCTION perdure._hold_setting() RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS TABLE(run_id uuid, key text)
+CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS perdure.step[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -646,16 +647,16 @@ CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with t
     AS $$…$$;
 
 CREATE FUNCTION perdure._know_queues(names text[], now timestamp with time zone) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._lanes(queues text[]) RETURNS TABLE(queue text, priority smallint, is_probe boolean)
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT answers jsonb) RETURNS record
+CREATE FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -666,11 +667,11 @@ CREATE FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now ti
     AS $$…$$;
 
 CREATE FUNCTION perdure._lock_key(worker_id uuid) RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
-CREATE FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT answers jsonb) RETURNS record
+CREATE FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT others jsonb) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -696,7 +697,7 @@ CREATE FUNCTION perdure._nearest(word text, known text[]) RETURNS text
     AS $$…$$;
 
 CREATE FUNCTION perdure._normal_waits(waits jsonb) RETURNS jsonb
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -706,17 +707,21 @@ CREATE FUNCTION perdure._note_hold(now timestamp with time zone) RETURNS text
     AS $$…$$;
 
 CREATE FUNCTION perdure._note_progress(run_ids uuid[]) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._now() RETURNS timestamp with time zone
-    LANGUAGE sql PARALLEL RESTRICTED
+    LANGUAGE plpgsql PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
+CREATE FUNCTION perdure._outcome(run_id uuid, status text, result jsonb, error jsonb) RETURNS perdure.outcome
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._payload_limit() RETURNS bigint
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -747,11 +752,10 @@ CREATE FUNCTION perdure._raise_unregistered(worker_id uuid, timeline integer) RE
 
 CREATE FUNCTION perdure._random_uuid() RETURNS uuid
     LANGUAGE sql PARALLEL RESTRICTED
-    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._read_setting(name text) RETURNS jsonb
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -761,12 +765,12 @@ CREATE FUNCTION perdure._read_steps(run_id uuid, after integer, max_bytes intege
     AS $$…$$;
 
 CREATE FUNCTION perdure._ready_at(waits jsonb) RETURNS timestamp with time zone
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._reason_error(run_id uuid, status text) RETURNS jsonb
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -791,12 +795,12 @@ CREATE FUNCTION perdure._run_state(worker_id uuid, begun_at timestamp with time 
     AS $$…$$;
 
 CREATE FUNCTION perdure._server_started_at() RETURNS timestamp with time zone
-    LANGUAGE sql STABLE PARALLEL RESTRICTED
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure._sessions_since() RETURNS timestamp with time zone
-    LANGUAGE sql STABLE PARALLEL RESTRICTED
+    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -861,7 +865,7 @@ CREATE FUNCTION perdure._unfinished_predecessor(run_id uuid) RETURNS uuid
     AS $$…$$;
 
 CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now()) RETURNS uuid
-    LANGUAGE sql PARALLEL RESTRICTED
+    LANGUAGE plpgsql PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -876,7 +880,7 @@ CREATE FUNCTION perdure._when(at timestamp with time zone, now timestamp with ti
     AS $$…$$;
 
 CREATE FUNCTION perdure._without(suspensions jsonb, answered jsonb) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -906,13 +910,13 @@ CREATE FUNCTION perdure.beat(worker_id uuid, runs_held integer DEFAULT NULL::int
     AS $$…$$;
 
 CREATE FUNCTION perdure.cancel(run_id uuid, reason text DEFAULT NULL::text, grace interval DEFAULT '00:05:00'::interval) RETURNS text
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.cancel_many(run_ids uuid[], reason text DEFAULT NULL::text, grace interval DEFAULT '00:05:00'::interval) RETURNS TABLE(run_id uuid, answer text)
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$…$$;
@@ -928,7 +932,7 @@ CREATE FUNCTION perdure.claim_runs(worker_id uuid, max_runs integer DEFAULT 1) R
     AS $$…$$;
 
 CREATE FUNCTION perdure.complete_runs(worker_id uuid, ends jsonb) RETURNS TABLE(run_id uuid, answer text)
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
@@ -963,7 +967,7 @@ CREATE FUNCTION perdure.explain(run_id uuid) RETURNS SETOF text
     AS $$…$$;
 
 CREATE FUNCTION perdure.fail_runs(worker_id uuid, ends jsonb) RETURNS TABLE(run_id uuid, answer text)
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_hashjoin TO 'off'
@@ -983,12 +987,12 @@ CREATE FUNCTION perdure.fail_steps(worker_id uuid, tries jsonb) RETURNS TABLE(ru
     AS $$…$$;
 
 CREATE FUNCTION perdure.find_run(workflow text, key text) RETURNS uuid
-    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
 CREATE FUNCTION perdure.get_value(run_id uuid, name text) RETURNS jsonb
-    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -1005,13 +1009,13 @@ CREATE FUNCTION perdure.hold(reason text) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure.pause(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.pause_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$…$$;
@@ -1035,7 +1039,7 @@ CREATE FUNCTION perdure.put_workflow(name text, queue text DEFAULT 'default'::te
     AS $$…$$;
 
 CREATE FUNCTION perdure.read_steps(run_id uuid, after integer DEFAULT 0, max_bytes integer DEFAULT 262144) RETURNS jsonb
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1080,13 +1084,13 @@ CREATE FUNCTION perdure.result(run_id uuid) RETURNS jsonb
     AS $$…$$;
 
 CREATE FUNCTION perdure.resume(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.resume_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$…$$;
@@ -1110,7 +1114,7 @@ CREATE FUNCTION perdure.revoke_role(role name, kind text) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure.run_results(run_ids uuid[]) RETURNS TABLE(run_id uuid, status text, result jsonb, error jsonb, finished_at timestamp with time zone)
-    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1196,13 +1200,13 @@ CREATE FUNCTION perdure.suspend_runs(worker_id uuid, suspensions jsonb, keep boo
     AS $$…$$;
 
 CREATE FUNCTION perdure.terminate(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.terminate_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
     AS $$…$$;
@@ -1233,7 +1237,7 @@ CREATE FUNCTION perdure.worker_lock(worker_id uuid) RETURNS boolean
     AS $$…$$;
 
 CREATE FUNCTION perdure.worker_runs(worker_id uuid) RETURNS TABLE(run_id uuid, claim uuid)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -2453,7 +2457,7 @@ REVOKE ALL ON FUNCTION perdure._end_claimed(worker_id uuid, ends jsonb, status t
 
 REVOKE ALL ON FUNCTION perdure._end_overdue(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._end_runs(ends jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._end_runs(ends perdure.outcome[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._explain_cancel(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
 
@@ -2519,13 +2523,13 @@ REVOKE ALL ON FUNCTION perdure._know_queues(names text[], now timestamp with tim
 
 REVOKE ALL ON FUNCTION perdure._lanes(queues text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT answers jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_key(worker_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT answers jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT others jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_suspect(worker_id uuid, queues text[], workflows text[], now timestamp with time zone) FROM PUBLIC;
 
@@ -2542,6 +2546,8 @@ REVOKE ALL ON FUNCTION perdure._note_hold(now timestamp with time zone) FROM PUB
 REVOKE ALL ON FUNCTION perdure._note_progress(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._now() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._outcome(run_id uuid, status text, result jsonb, error jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._payload_limit() FROM PUBLIC;
 

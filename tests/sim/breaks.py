@@ -29,7 +29,7 @@ BREAKS: dict[str, dict[str, list[Change]]] = {
         "claim_runs": [("  perform perdure._fence(claim_runs.worker_id);\n", "")],
     },
     "a_claim_whose_token_nobody_compares": {
-        "_lock_runs": [("        and d.claim::text = v_claims ->> d.run_id::text\n", "")],
+        "_lock_runs": [("        and d.claim = c.claim\n", "")],
     },
     "a_message_whose_conflict_is_not_looked_at": {
         "signal": [("  if not found then\n    return 'duplicate';", "  if false then\n    return 'duplicate';")],

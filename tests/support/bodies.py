@@ -14,6 +14,7 @@ _NO_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 # pglast reads PL/pgSQL without a catalog and stumbles over types that it would have to look up there.
+_OWN_ARRAY = re.compile(r"perdure\.\w+\[\]")
 _OWN_TYPE = re.compile(
     r"(?<=RETURNS )perdure\.\w+|(?<=RETURNS SETOF )perdure\.\w+"
     r"|\bperdure\.\w+(%\w+)?(?=\s*(\[\])?\s*(;|:=|,|\)|default\b))",
@@ -68,7 +69,7 @@ def queries(definition: str) -> Iterator[str]:
 
 def tree(definition: str) -> Any:
     """A PL/pgSQL function as the server's own parser reads it."""
-    return pglast.parse_plpgsql(_OWN_TYPE.sub("record", definition))
+    return pglast.parse_plpgsql(_OWN_TYPE.sub("record", _OWN_ARRAY.sub("text[]", definition)))
 
 
 def nodes(tree: Any, kind: str) -> Iterator[Any]:
