@@ -24,16 +24,18 @@ def test_between_two_clocks_that_agree_nothing_is_moved() -> None:
     assert clock._ahead == 0.0
 
 
-def test_a_clock_is_moved_as_little_as_the_answer_asks_for() -> None:
+def test_a_clock_is_moved_only_by_an_answer_that_contradicts_it_and_is_never_ahead_then() -> None:
     clock = Clock()
     assert clock.heard(3_700.0, 100.0, 102.0)
     assert clock._ahead == 3_598.0
     assert not clock.heard(3_708.0, 109.5, 110.5), "it fits"
     assert clock._ahead == 3_598.0
     assert clock.heard(120.0, 119.0, 121.0)
-    assert clock._ahead == 1.0
+    assert clock._ahead == -1.0, "a slow answer is no reason to end early what was promised to last"
+    assert not clock.heard(122.0, 121.9, 122.1)
+    assert clock._ahead == pytest.approx(-0.1)
     assert not clock.heard(0.0, 200.0, 130.0), "the clock here was set back while the database was asked"
-    assert clock._ahead == 1.0
+    assert clock._ahead == pytest.approx(-0.1)
 
 
 async def advance(database: Database, hours: int) -> None:

@@ -1,7 +1,7 @@
 """The database's clock, as it is known in the worker.
 
 Invariant: what is due is due by the database's clock, for it wrote the times down. Here it is the worker's own clock,
-moved by no more than the database's answers ask for: between two clocks that agree nothing is moved.
+moved where the database's answers contradict it, and then never ahead of theirs: between two clocks that agree nothing is moved.
 """
 
 from __future__ import annotations
@@ -28,5 +28,6 @@ class Clock:
         if answered < asked:
             return False  # ours was set back meanwhile: the next answer will tell
         before = self._ahead
-        self._ahead = min(max(before, told - answered), told - asked)
+        if not told - answered <= before <= told - asked:
+            self._ahead = told - answered  # rather late by a slow answer than early: what was promised to last lasts
         return abs(self._ahead - before) > _A_JUMP
