@@ -46,7 +46,9 @@ def test_private_functions_run_as_whoever_calls_them(routines: list[Routine]) ->
 
 
 def test_every_function_has_its_search_path_pinned(routines: list[Routine]) -> None:
-    loose = [r.signature for r in routines if r.kind == "f" and PINNED not in (r.config or []) and r.name not in INLINED]
+    loose = [
+        r.signature for r in routines if r.kind == "f" and PINNED not in (r.config or []) and r.name not in INLINED
+    ]
     assert_none(loose, "without the pinned search_path")
 
 
