@@ -64,7 +64,7 @@ async def conclude(execution: Execution, ending: Ending) -> None:
             await _tell(execution, lambda: engine.release(claimed, execution.pause_reason))
     finally:
         await _quieten(execution)
-        await _in_callback(lambda: _unwind(execution))
+        await _unwind(execution)
         await execution.until_quiet()
         execution.forget()
 
@@ -74,7 +74,7 @@ async def _end(execution: Execution) -> None:
     engine, claimed = execution.engine, execution.claimed
     text, error = _outcome(execution)
     # Tasks that nobody waited for end with the run; their steps are waited for.
-    await _in_callback(lambda: _unwind(execution))
+    await _unwind(execution)
     await _quieten(execution)
     if execution.is_dropped:
         return
@@ -125,10 +125,13 @@ async def _quieten(execution: Execution) -> None:
     await execution.until_quiet()
 
 
-def _unwind(execution: Execution) -> None:
-    if execution.is_unwinding and not execution.loop.tasks:
-        return
+async def _unwind(execution: Execution) -> None:
     execution.is_unwinding = True
+    if not execution.loop.is_empty:
+        await _in_callback(lambda: _cancel_all(execution))
+
+
+def _cancel_all(execution: Execution) -> None:
     if not execution.loop.unwind():
         _never_ended.append(execution.loop)
         logger.warning(

@@ -117,7 +117,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.now = now
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self._ready: deque[_Ready] = deque()
-        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
         self._is_draining = False
         self._is_closed = False
 
@@ -125,12 +125,14 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     def drain(self, limit: int | None = None) -> None:
         """Run all that is ready; raise Spinning when there is no end of it."""
+        if not self._ready:
+            return
         left = _DRAIN_LIMIT if limit is None else limit
         outer = _get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         ready = self._ready
         _set_running_loop(self)
-        sys.set_asyncgen_hooks(firstiter=self._generators.add, finalizer=self._close_generator)
+        sys.set_asyncgen_hooks(firstiter=self._note_generator, finalizer=self._close_generator)
         self._is_draining = True
         try:
             while ready:
@@ -148,13 +150,18 @@ class RunLoop(asyncio.AbstractEventLoop):
             sys.set_asyncgen_hooks(*hooks)
             _set_running_loop(outer)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no code of the run is left that could still be told anything."""
+        return not (self.tasks or self._ready or self._generators)
+
     def unwind(self, rounds: int = 20, limit: int = 100_000) -> bool:
         """Cancel all tasks until they have ended; return false for code that never ends."""
         for _ in range(rounds):
             self._cancel_tasks()
             if not self._drain_within(limit) or not self.tasks:
                 break
-        for generator in list(self._generators):
+        for generator in list(self._generators or ()):
             self._close_generator(generator)
         return self._drain_within(limit) and not self.tasks
 
@@ -228,8 +235,14 @@ class RunLoop(asyncio.AbstractEventLoop):
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(task, None)
 
+    def _note_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if self._generators is None:
+            self._generators = weakref.WeakSet()
+        self._generators.add(generator)
+
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        self._generators.discard(generator)
+        if self._generators is not None:
+            self._generators.discard(generator)
         if not self._is_closed:
             self.create_task(generator.aclose())
 

@@ -50,9 +50,16 @@ class AsyncRun:
         self.scheduled_at: datetime | None = claimed.scheduled_at
         self.tags: Mapping[str, str] = dict(claimed.tags)
         self.version: str | None = execution.options.version
-        self.random = random.Random(claimed.run_id.int)
         self.log: logging.Logger = _RunLogger(execution)
         self._uuids = [0]
+        self._dice: list[random.Random] = []  # shared by copies, made when first asked for
+
+    @property
+    def random(self) -> random.Random:
+        """Random numbers that are the same at every replay."""
+        if not self._dice:
+            self._dice.append(random.Random(self.id.int))
+        return self._dice[0]
 
     @property
     def is_replaying(self) -> bool:
