@@ -67,8 +67,6 @@ def bench(stage: Stage, results: Results, repetitions: int, only: list[str], pat
                 try:
                     record = measured(stage, scenario, contestant, repetition)
                 except (Stuck, PgbenchFailed, Error) as error:
-                    if not contestant.is_peer:
-                        raise
                     results.failures.append(f"{what}: {type(error).__name__}")
                     say(f"{what}: {error}")
                     continue
@@ -106,6 +104,8 @@ def main() -> int:
             load=f"{os.getloadavg()[0]:.1f}",
         )
         say(f"{results.machine}; load {results.load}")
+        if float(results.load) > 0.5 * (os.cpu_count() or 1):
+            say("others work on this machine: ratios and costs say more than rates, and none of them much")
         say(results.server)
         stage = Stage(server, scale, options.peers.absolute() if options.peers else None)
         repetitions = options.repetitions or scale.repetitions
@@ -129,7 +129,7 @@ def main() -> int:
         ]
         subprocess.run(draw, cwd=_HERE.parent, check=True)
     say(f"written: {', '.join(sorted(str(each) for each in into.glob('results.*')))}")
-    return 130 if interrupted else 0
+    return 130 if interrupted else min(1, len(results.failures))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.side import LEASE_SECONDS, QUEUE, WorkOptions, leave_effect
 
-_CLIENTS, _BATCH = 4, 25
+_CLIENTS, _BATCH = 16, 10
 _POLL, _QUICK_POLL = 0.01, 0.005
 
 

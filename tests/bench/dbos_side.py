@@ -10,7 +10,7 @@ from typing import Any
 from bench.side import QUEUE, WorkOptions, leave_effect
 
 _POLL = 0.005
-_THREADS = 32
+_THREADS = 64
 
 
 class DbosSide:

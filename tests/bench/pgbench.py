@@ -22,6 +22,12 @@ class Bout:
     seconds: Sequence[float]
     """Scripts a second, second by second."""
 
+    @property
+    def settled(self) -> float:
+        """Scripts a second after the first second, in which each session makes its plans."""
+        rest = self.seconds[1:]
+        return sum(rest) / len(rest) if rest else self.rate
+
 
 class PgbenchFailed(Exception):
     """A statement failed."""

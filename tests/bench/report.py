@@ -96,7 +96,8 @@ def markdown(results: Results) -> str:
         " clients, `ins100(c)` a hundred rows in a commit: "
         + "; ".join(f"{name} {_spread(values)}" for name, values in sorted(yardsticks.items()))
         + ".",
-        "Contestants take turns on the same server, each in a new database of it, with the same durability.",
+        "Contestants take turns on the same server, each in a new database of it, with the same durability. [n ×]: Perdure"
+        " is so many times better, or worse below 1.",
         "",
         *(f"- {each.title}: {each.tuning}; takes runs over {each.recovery}." for each in sides),
         *(f"- Not measured: {failure}" for failure in results.failures),

@@ -13,11 +13,10 @@ import psycopg
 from bench import alone
 from bench.pgbench import pgbench
 from bench.side import Side, WorkOptions
-from bench.stage import Stage, Stuck, count
+from bench.stage import Stage
 
 Figures = Mapping[str, float]
 _WORKERS = 2
-_HELD_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Scenario:
 
 
 def drain(stage: Stage, side: Side, workflow: str, runs: int, steps: int) -> Figures:
-    """Start runs, then let two workers end them; what is told is about the time from the first tenth on."""
+    """Start runs, then let two workers end them; what is told is about the time from the first saved step on."""
     with stage.database(side) as dsn, psycopg.connect(dsn, autocommit=True) as conn, ExitStack() as stack:
         empty = stage.server.wal_bytes()
         stage.fill(conn, side, workflow, runs)
@@ -40,12 +39,10 @@ def drain(stage: Stage, side: Side, workflow: str, runs: int, steps: int) -> Fig
         workers = [stack.enter_context(stage.worker(side, dsn, WorkOptions())) for _ in range(_WORKERS)]
         for worker in workers:
             worker.go()
-        begin = stage.until_finished(conn, side, runs // 10, workers)
+        begin = stage.until_saved(conn, side, 1, workers)
         end = stage.until_finished(conn, side, runs, workers)
-    if end.finished == begin.finished:  # all at one look, which a miniature can be
-        begin = replace(begin, at=end.at - 0.01, finished=0)
-    ended = end.finished - begin.finished
-    rate = ended / (end.at - begin.at)
+    ended = max(1, end.finished - begin.finished)  # a miniature can be over at the first look
+    rate = ended / max(0.001, end.at - begin.at)
     return {
         "rate": rate,
         "steps": rate * steps,
@@ -77,7 +74,7 @@ def start(stage: Stage, side: Side) -> Figures:
             cpu, wal = server.cpu_ms(), server.wal_bytes()
             bout = pgbench(server.bin, dsn, script, clients=clients, seconds=seconds)
             started = bout.count * runs
-            figures[f"{name}_rate"] = bout.rate * runs
+            figures[f"{name}_rate"] = bout.settled * runs
             figures[f"{name}_postgres_ms"] = (server.cpu_ms() - cpu) / started
             figures[f"{name}_wal"] = (server.wal_bytes() - wal) / started
     return figures
@@ -124,11 +121,7 @@ def recovery(stage: Stage, side: Side) -> Figures:
         first = stack.enter_context(stage.worker(side, dsn, options))
         second = stack.enter_context(stage.worker(side, dsn, replace(options, hangs=False)))
         first.go()
-        until = time.monotonic() + _HELD_SECONDS
-        while count(conn, side.saved) < held:
-            if time.monotonic() > until:
-                raise Stuck(f"{count(conn, side.saved)} of {held} first steps are saved: {first.complaint()}")
-            time.sleep(0.02)
+        stage.until_saved(conn, side, held, [first])
         if side.is_standing_by:
             second.go()
         first.kill()

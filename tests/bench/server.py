@@ -105,12 +105,14 @@ class BenchServer:
         """Return the CPU time of the whole server: the postmaster, the children that live and those that have ended."""
         pid = self._server.pid
         assert pid is not None
-        own = _stat(pid)
-        ticks = sum(int(field) for field in own[11:15])
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (fields := _stat(int(entry.name))) and int(fields[1]) == pid:
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks * _TICK_MS
+        while True:
+            own = _stat(pid)
+            ticks = sum(int(field) for field in own[11:15])
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdigit() and (fields := _stat(int(entry.name))) and int(fields[1]) == pid:
+                    ticks += int(fields[11]) + int(fields[12])
+            if _stat(pid)[13:15] == own[13:15]:  # else a child ended meanwhile, and may be counted not at all, or twice
+                return ticks * _TICK_MS
 
     def wal_bytes(self) -> int:
         """Return how much has ever been written to the log."""

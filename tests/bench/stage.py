@@ -146,6 +146,15 @@ class Stage:
         python_ms = sum(worker.cpu_ms for worker in workers)
         return Spent(time.monotonic(), finished, python_ms, self.server.cpu_ms(), self.server.wal_bytes())
 
+    def until_saved(self, conn: psycopg.Connection[Any], side: Side, wanted: int, workers: Sequence[Process]) -> Spent:
+        """Wait until so many steps are saved."""
+        until = time.monotonic() + _PATIENCE
+        while (saved := count(conn, side.saved)) < wanted:
+            if time.monotonic() > until:
+                raise Stuck(f"{saved} of {wanted} steps are saved: {workers[0].complaint()}")
+            time.sleep(0.01)
+        return self.spent(conn, side, workers)
+
     def until_finished(
         self, conn: psycopg.Connection[Any], side: Side, wanted: int, workers: Sequence[Process]
     ) -> Spent:
