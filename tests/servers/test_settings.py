@@ -274,9 +274,10 @@ INSTALLS: tuple[Settings, ...] = (
     },
 )
 
-# All that an installation is made of, as a session with usual settings reads it.
+# All that an installation is made of, as a session with usual settings reads it; partitions are named by their day.
 MADE_OF = """
-select array_agg(x.what::text order by x.what::text) from (
+select array_agg(w.what order by w.what) from (
+select regexp_replace(x.what::text, '_\\d{8}', '_day', 'g') as what from (
   select pg_get_functiondef(p.oid) || coalesce(obj_description(p.oid), '') || coalesce(p.proacl::text, '')
   from pg_proc as p where p.pronamespace = 'perdure'::regnamespace
   union all
@@ -287,6 +288,7 @@ select array_agg(x.what::text order by x.what::text) from (
   union all select i.indexdef from pg_indexes as i where i.schemaname = 'perdure'
   union all select s.name || s.value::text || s.description from perdure.setting as s
 ) as x (what)
+) as w
 """
 
 

@@ -8,8 +8,7 @@ Invariants of this file:
 * A method whose answer is "lost" raises `ClaimLost`; the execution then drops all it holds in
   memory and saves nothing more.
 * What a `Checkpoint` holds is what the database recorded, never what was sent: the parsed jsonb,
-  and the `saved_at` of the row. `run.now()` is made of it, so live and replay must see one value. The
-  result of a save that is new is left out: the execution has it, encoded and decoded once.
+  and the `saved_at` of the row. `run.now()` is made of it, so live and replay must see one value.
 """
 
 from __future__ import annotations

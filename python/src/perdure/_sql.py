@@ -47,12 +47,7 @@ CLAIM_RUNS: LiteralString = (
 READ_STEPS: LiteralString = (
     "select perdure.read_steps(run_id => %(run_id)s, after => %(after)s::int, max_bytes => %(max_bytes)s::int)"
 )
-# Without the result of what is new: it is what was sent.
-SAVE_STEPS: LiteralString = (
-    "select s.run_id, s.key, s.answer, case when s.answer = 'on_record' then s.result end as result, s.error, s.ordinal,"
-    " s.kind, s.fingerprint, s.saved_at"
-    " from perdure.save_steps(worker_id => %(worker_id)s, saves => %(calls)s::jsonb) as s"
-)
+SAVE_STEPS: LiteralString = "select * from perdure.save_steps(worker_id => %(worker_id)s, saves => %(calls)s::jsonb)"
 FAIL_STEPS: LiteralString = "select * from perdure.fail_steps(worker_id => %(worker_id)s, tries => %(calls)s::jsonb)"
 SUSPEND_RUNS: LiteralString = (
     "select * from perdure.suspend_runs(worker_id => %(worker_id)s, suspensions => %(calls)s::jsonb, keep => %(keep)s)"

@@ -39,7 +39,7 @@ def checkpoint_of(found: Mapping[str, Any]) -> Checkpoint:
 
 
 def recorded_of(row: Mapping[str, Any], save: Save) -> Checkpoint:
-    """Return the checkpoint that save_steps answers; of a new one the result is what was sent, and not read again."""
+    """Return the checkpoint that save_steps answers."""
     error = row["error"]
     readable(row["result"], error)
     return Checkpoint(
