@@ -125,7 +125,9 @@ begin
       using errcode = '22023',
             hint = 'Pass the JSON value null where nothing is meant.';
   end if;
-  if v_bytes > perdure._read_setting('payload_hard_limit')::bigint then
+  if v_bytes <= perdure._payload_limit() then
+    return;
+  elsif v_bytes > perdure._read_setting('payload_hard_limit')::bigint then
     raise exception '% has % bytes, more than the limit', _check_payload.what, v_bytes
       using errcode = 'PD010',  -- limit_exceeded
             detail = format('The setting payload_hard_limit is %s bytes.', perdure._read_setting('payload_hard_limit')),

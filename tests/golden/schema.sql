@@ -907,17 +907,23 @@ CREATE PROCEDURE perdure.await(IN run_id uuid, IN timeout interval DEFAULT '00:0
 CREATE FUNCTION perdure.beat(worker_id uuid, runs_held integer DEFAULT NULL::integer, activity jsonb DEFAULT '[]'::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.cancel(run_id uuid, reason text DEFAULT NULL::text, grace interval DEFAULT '00:05:00'::interval) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.cancel_many(run_ids uuid[], reason text DEFAULT NULL::text, grace interval DEFAULT '00:05:00'::interval) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
@@ -989,11 +995,15 @@ CREATE FUNCTION perdure.fail_steps(worker_id uuid, tries jsonb) RETURNS TABLE(ru
 CREATE FUNCTION perdure.find_run(workflow text, key text) RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.get_value(run_id uuid, name text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.grant_role(role name, kind text) RETURNS void
@@ -1011,12 +1021,16 @@ CREATE FUNCTION perdure.hold(reason text) RETURNS void
 CREATE FUNCTION perdure.pause(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.pause_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
@@ -1081,17 +1095,23 @@ CREATE FUNCTION perdure.release_runs(worker_id uuid, releases jsonb) RETURNS TAB
 CREATE FUNCTION perdure.result(run_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.resume(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.resume_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
@@ -1139,6 +1159,8 @@ CREATE FUNCTION perdure.save_steps(worker_id uuid, saves jsonb) RETURNS TABLE(ru
 CREATE FUNCTION perdure.save_transaction_step(worker_id uuid, save jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS $$…$$;
 
@@ -1150,12 +1172,16 @@ CREATE FUNCTION perdure.selftest() RETURNS TABLE(invariant text, violations bigi
 CREATE FUNCTION perdure.signal(run_id uuid, name text, payload jsonb DEFAULT '{}'::jsonb, id text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.signal_key(workflow text, key text, name text, payload jsonb DEFAULT '{}'::jsonb, id text DEFAULT NULL::text, start_input jsonb DEFAULT NULL::jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
@@ -1202,12 +1228,16 @@ CREATE FUNCTION perdure.suspend_runs(worker_id uuid, suspensions jsonb, keep boo
 CREATE FUNCTION perdure.terminate(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.terminate_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
@@ -1239,6 +1269,8 @@ CREATE FUNCTION perdure.worker_lock(worker_id uuid) RETURNS boolean
 CREATE FUNCTION perdure.worker_runs(worker_id uuid) RETURNS TABLE(run_id uuid, claim uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE VIEW perdure._invariants AS

@@ -102,7 +102,8 @@ def fill(database: Database, count: int) -> None:
     database.admin.execute(
         """
         with made as materialized (
-          select perdure._uuid7(now() - interval '1 hour' + g.n * interval '1 ms') as run_id, g.n
+          -- of yesterday: the partition of today is new, and known to be empty
+          select perdure._uuid7(now() - interval '1 day' + g.n * interval '1 ms') as run_id, g.n
           from generate_series(1, %(count)s) as g (n)
         ),
         runs as (
