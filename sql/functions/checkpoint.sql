@@ -91,7 +91,7 @@ begin
   from unnest(v_run_ids, v_claims) as a (run_id, claim)
   left join perdure.dispatch as d on d.run_id = a.run_id
   left join perdure.outcome as o on o.run_id = a.run_id
-  where a.run_id <> all(coalesce(held, '{}'));
+  where (a.run_id = any(held)) is not true;
 end;
 $$;
 comment on function perdure._lock_runs(uuid, jsonb, boolean) is
@@ -273,14 +273,14 @@ begin
     s.saved_at
   from jsonb_to_recordset(save_steps.saves) as a (run_id uuid, key text)
   left join perdure.step as s on s.run_id = a.run_id and s.key = a.key and a.run_id = any(v_held)
-  where not exists (select from unnest(v_new) as n where n.run_id = a.run_id and n.key = a.key);
+  where (a.run_id, a.key) not in (select n.run_id, n.key from unnest(v_new) as n);
 end;
 $$;
 comment on function perdure.save_steps(uuid, jsonb) is
 'Save checkpoints of runs that the worker holds.
 saves is an array of objects with run_id, claim, key, kind, ordinal, and result or error; optional: name, fingerprint
-(hex), attempt, started_at. Returns for each: saved; on_record (it was saved before); busy (send again alone); lost (drop
-the run). With the first two comes what is on record: result, error, ordinal, kind, fingerprint (hex), saved_at.
+(hex), attempt, started_at. Returns for each key, in no order: saved; on_record (it was saved before); busy (send again
+alone); lost (drop the run). With the first two comes what is on record: result, error, ordinal, kind, fingerprint (hex), saved_at.
 Raises PD002 where the worker is not registered, 22023 for what is not complete or names a run by two claims, PD010 for
 a too large result, 55000 outside READ COMMITTED. Locks the worker''s row and the runs'' dispatch rows shared, without
 waiting.';
@@ -314,7 +314,7 @@ begin
             hint = 'Roll back and drop the run.';
   end if;
   v_new := perdure._insert_saves(jsonb_build_array(save_transaction_step.save), array[v_run_id]);
-  if v_new = '{}' then
+  if cardinality(v_new) = 0 then
     raise exception 'step "%" of run "%" is on record already', v_key, v_run_id
       using errcode = 'PD002',  -- claim_lost
             detail = 'The transaction that saved it took effect; this one must not take effect as well.',

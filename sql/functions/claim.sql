@@ -229,19 +229,19 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_told uuid[];
+  v_waited uuid[];
   v_cancelled uuid[];
   v_suspended jsonb;
 begin
   -- look, in a statement later than the lock: what ended the wait of each; most runs have not waited
-  select array_agg(d.run_id) into v_told
+  select array_agg(d.run_id) into v_waited
   from perdure.dispatch as d
   where d.run_id = any(_take_up.run_ids) and (d.cancel is not null or d.waits is not null);
-  if v_told is not null then
-    select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(v_told, _take_up.now) as c;
+  if v_waited is not null then
+    select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(v_waited, _take_up.now) as c;
     select jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) into v_suspended
     from perdure.dispatch as d
-    where d.run_id = any(v_told) and d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}'));
+    where d.run_id = any(v_waited) and d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}'));
     if v_suspended is not null then
       perform perdure._answer_waits(v_suspended, _take_up.now);
     end if;

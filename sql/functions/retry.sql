@@ -76,7 +76,7 @@ end;
 $$;
 comment on function perdure._check_key_is_free(uuid) is
 'Refuse to bring back a run whose key went to another one that is at work.
-Raises PD005. Locks the key.';
+Raises PD005. Writes the row of its key.';
 
 create or replace function perdure.retry(run_id uuid, from_step text default null, reason text default null)
 returns text
@@ -84,6 +84,8 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 set lock_timeout = '5s'
 as $$
 declare
@@ -131,7 +133,7 @@ has passed is dropped. Returns accepted, or duplicate where somebody else retrie
 A call made again after a lost answer raises PD009, since the run is unfinished by then; where it has ended once more it
 is retried once more.
 Raises PD001 for an unknown run, PD009 for an unfinished or completed one, 22023 for an unknown step, PD005 where its key names an unfinished run by now, 55P03 after 5 s
-behind an open transaction that retries it too. Locks the run''s outcome.';
+behind an open transaction that retries it too. Writes the row of its key, and locks its outcome.';
 
 create or replace function perdure.retry_many(run_ids uuid[], reason text default null)
 returns table (run_id uuid, answer text)
@@ -139,6 +141,8 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 set lock_timeout = '5s'
 as $$
 declare
@@ -170,4 +174,4 @@ comment on function perdure.retry_many(uuid[], text) is
 'Let many ended runs go on from where they stopped.
 Returns accepted, duplicate, illegal (unfinished or completed, or its key names an unfinished run by now) or unknown for
 each; illegal also for what the same call retried before, when it is made again after a lost answer. Raises 55P03 as
-retry does. Locks the runs'' outcomes.';
+retry does. Writes and locks as retry does.';

@@ -42,7 +42,7 @@ comment on column perdure.dispatch.ready_at is
 comment on column perdure.dispatch.ends_at is
 'Deadline of the run, or end of the grace once cancel is set; null without either.';
 comment on column perdure.dispatch.timeout is
-'Copied from run, so that a claim reads one table: from the first claim to the deadline; null for none.';
+'Copied from run, so that it need not be read to begin one: from the first claim to the deadline; null for none.';
 comment on column perdure.dispatch.worker_id is 'Worker that holds the run; null while nobody does.';
 comment on column perdure.dispatch.claim is
 'Random token of the latest claim. It stays after the worker let go, so that a repeated call gets the same answer.';

@@ -112,9 +112,10 @@ def hold(stage: Stage, side: Side) -> Mapping[str, float]:
             for statement in statements:
                 holder.execute(statement)
             bout = pgbench(stage.server.bin, dsn, _CYCLE, clients=_CLIENTS, seconds=stage.scale.hold_seconds)
-            part = max(1, len(bout.seconds) // 6)
-            first, last = (sum(some) / part * _BATCH for some in (bout.seconds[:part], bout.seconds[-part:]))
-            figures |= {f"{name}_first": first, f"{name}_last": last, f"{name}_kept": last / first * 100}
+            settled = bout.seconds[1:] or [bout.rate]  # in the first second each session makes its plans
+            part = max(1, len(settled) // 6)
+            first, last = (sum(some) / part * _BATCH for some in (settled[:part], settled[-part:]))
+            figures |= {f"{name}_first": first, f"{name}_last": last, f"{name}_kept": last / (first or 1) * 100}
             figures[f"{name}_runs"] = bout.count * _BATCH
             figures[f"{name}_buffers"] = _claim_buffers(conn)
     return figures

@@ -1118,12 +1118,16 @@ CREATE FUNCTION perdure.resume_many(run_ids uuid[], reason text DEFAULT NULL::te
 CREATE FUNCTION perdure.retry(run_id uuid, from_step text DEFAULT NULL::text, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.retry_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$…$$;
 

@@ -52,7 +52,7 @@ def test_every_function_has_its_search_path_pinned(routines: list[Routine]) -> N
     assert_none(loose, "without the pinned search_path")
 
 
-def test_functions_that_are_inlined_name_nothing_that_a_search_path_could_change(routines: list[Routine]) -> None:
+def test_functions_that_are_inlined_call_nothing_without_its_schema(routines: list[Routine]) -> None:
     inlined = [r for r in routines if r.name in INLINED]
     assert len(inlined) == len(INLINED)
     for routine in inlined:

@@ -50,6 +50,9 @@ async def test_a_payload_is_in_no_log_and_no_list_of_sessions_while_a_run_lives(
     shown: list[str] = []
 
     async def keep(text: str) -> str:
+        perdure.current_step().progress({"at": SECRET})
+        heard = "select bool_or(b.activity::text like %s) from perdure.worker_beat as b"
+        await until(lambda: bool(logged.value(heard, f"%{SECRET}%")), seconds=60)  # a beat has told it
         return text + SECRET
 
     async def stumble(text: str) -> str:

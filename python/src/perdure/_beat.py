@@ -24,7 +24,7 @@ import psycopg
 
 from . import _sql
 from ._advice import advised
-from ._connect import BackOff, Complaints, Connector, check_transactions, is_direct
+from ._connect import PREPARE_AFTER, BackOff, Complaints, Connector, check_transactions, is_direct
 from ._errors import ClaimLost
 from ._registry import Workflow
 from ._sql import Schema
@@ -32,6 +32,9 @@ from ._sql import Schema
 logger = logging.getLogger("perdure")
 
 INTERVAL = 1.0
+
+# A step told of a progress that jsonb cannot keep, or that is too large.
+_BAD_PROGRESS = ("22", "PD010")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +153,21 @@ class Beat(threading.Thread):
         asked = time.time()
         beat = {"worker_id": worker_id, "runs_held": self._host.runs_held()}
         try:
-            activity = _sql.to_json(self._host.activity())
+            activity = _sql.to_json(self._activity())
             answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity=activity)
-        except (ValueError, psycopg.DataError):  # a step told of a progress that jsonb cannot keep
+        except (ValueError, psycopg.DatabaseError) as error:
+            if isinstance(error, psycopg.Error) and not (error.sqlstate or "").startswith(_BAD_PROGRESS):
+                raise
             answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity="[]")
         self._host.told(worker_id, answer, asked, time.time())
+
+    def _activity(self) -> list[dict[str, Any]]:
+        activity = self._host.activity()
+        if self._is_direct:
+            return activity
+        return [
+            {**step, "progress": None} for step in activity
+        ]  # behind a pooler a beat stands in the statement's text
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._conn is None:
@@ -162,7 +175,10 @@ class Beat(threading.Thread):
             conn = self._connector.open_in_thread()
             try:
                 self._is_direct = is_direct(conn)
-                if not self._is_direct:
+                if self._is_direct:
+                    conn.prepare_threshold = PREPARE_AFTER
+                    conn.execute(_sql.SESSION_READ_COMMITTED)
+                else:
                     check_transactions(conn)
             except BaseException:
                 conn.close()
@@ -194,11 +210,13 @@ class Beat(threading.Thread):
         self._host.registered(worker_id)
 
     def _value(self, conn: psycopg.Connection[Any], statement: bytes, **parameters: Any) -> Any:
-        # one message, so that a process frozen behind it leaves no transaction open
-        with psycopg.ClientCursor(conn) as cursor:
-            cursor.execute(_sql.READ_COMMITTED + statement, parameters)
-            cursor.nextset()
-            row = cursor.fetchone()
+        if self._is_direct:
+            row = conn.execute(statement, parameters).fetchone()
+        else:  # one message, so that a process frozen behind it leaves no transaction open, and the pooler no setting
+            with psycopg.ClientCursor(conn) as cursor:
+                cursor.execute(_sql.READ_COMMITTED + statement, parameters)
+                cursor.nextset()
+                row = cursor.fetchone()
         assert row is not None
         return row[0]
 

@@ -24,7 +24,9 @@ from ._errors import DatabaseError, Misuse
 # Not written as texts, because they are no statements about runs: they only open and close transactions.
 BEGIN = b"begin isolation level read committed"
 COMMIT = b"commit"
-# Before a statement of the same message, whose transaction is theirs alone; whatever the role's default is.
+# Whatever the role's default is: for a session of one's own, and before a statement of the same message, whose
+# transaction is theirs alone.
+SESSION_READ_COMMITTED = b"set session characteristics as transaction isolation level read committed"
 READ_COMMITTED = b"set transaction isolation level read committed; "
 
 # The worker's
