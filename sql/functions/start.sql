@@ -27,14 +27,10 @@ begin
             detail = format('It is %s.', coalesce(_check_start.priority::text, 'null')),
             hint = 'Leave it out for 3.';
   end if;
-  if _check_start.tags is distinct from '{}' then
-    perform perdure._check_object('tags', _check_start.tags);
-    perform perdure._check_payload('tags', _check_start.tags);
-  end if;
-  if _check_start.headers is distinct from '{}' then
-    perform perdure._check_object('headers', _check_start.headers);
-    perform perdure._check_payload('headers', _check_start.headers);
-  end if;
+  perform perdure._check_object('tags', _check_start.tags);
+  perform perdure._check_object('headers', _check_start.headers);
+  perform perdure._check_payload('tags', _check_start.tags);
+  perform perdure._check_payload('headers', _check_start.headers);
 end;
 $$;
 comment on function perdure._check_start(text, integer, jsonb, jsonb) is
