@@ -45,6 +45,8 @@ begin
   select t.reached_at into v_reached_at
   from perdure.timeline as t
   where t.timeline = v_timeline and t.reached_at is not null
+    -- a tick that read the time before the clock was set would find nobody ahead of it, and call it done
+    and t.ticked_at between _bring_back.now - interval '10 seconds' and _bring_back.now + interval '10 seconds'
   for no key update skip locked;
   if not found then
     return 0;

@@ -149,7 +149,7 @@ def live(watched: Watched, conn: Connection, database: Database) -> None:
     watch("suspend_runs", lambda: worker.suspend(held[3], *waits, keep=True))
     for each in held[:3]:
         signal(conn, each.run_id, "paid")
-    watch("cancel", lambda: act(watched.conn, "cancel", held[2].run_id))
+    act(conn, "cancel", held[2].run_id)
     watch("drain", lambda: drain(watched.conn))
     again = {each.run_id: each for each in watch("claim_runs", lambda: worker.claim(3))}
     watch("complete_runs", lambda: [worker.complete(again[each.run_id]) for each in held[:2]])
@@ -166,10 +166,6 @@ def live(watched: Watched, conn: Connection, database: Database) -> None:
     watch("start", lambda: start(watched.conn, key="o-1"))
     watch("start", lambda: start(watched.conn, key="o-1"))
     watch("signal", lambda: signal(watched.conn, held[2].run_id, "again"))
-    watch("result", lambda: scalar(watched.conn, "result", run_id=held[0].run_id))
-    watch("find_run", lambda: scalar(watched.conn, "find_run", workflow="order", key="o-1"))
-    watch("get_value", lambda: scalar(watched.conn, "get_value", run_id=held[0].run_id, name="none"))
-    watch("retry", lambda: scalar(watched.conn, "retry", run_id=held[3].run_id))
 
 
 @pytest.fixture(scope="module")
