@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -187,3 +187,9 @@ class BackOff:
         """Return the next pause."""
         pause, self._next = self._next, min(self._last, self._next * 2)
         return pause * random.uniform(0.75, 1.25)
+
+
+def conflict_pauses() -> Iterator[float]:
+    """Give the pauses in seconds after which what failed with 40001 is made again; then it is made for the last time."""
+    pauses = BackOff(0.002, 0.2)
+    return (pauses.pause() for _ in range(20))

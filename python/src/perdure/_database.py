@@ -20,12 +20,11 @@ from typing_extensions import LiteralString
 from . import _sql
 from ._advice import advised
 from ._codec import Codec
-from ._connect import BackOff, Connector
+from ._connect import Connector, conflict_pauses
 from ._results import ResultPoller
 from ._sql import Schema
 
 _MAX_KEPT = 4
-_CONFLICTS = 20
 
 
 class Database:
@@ -113,10 +112,9 @@ async def insist(
 
     Nothing of a statement that failed so took effect, and nobody but us could make its transaction again.
     """
-    pauses = BackOff(0.002, 0.2)
-    for _ in range(_CONFLICTS):
+    for pause in conflict_pauses():
         try:
             return await query(connection, schema, statement, parameters, kind=kind)
         except psycopg.errors.SerializationFailure:  # noqa: PERF203
-            await asyncio.sleep(pauses.pause())
+            await asyncio.sleep(pause)
     return await query(connection, schema, statement, parameters, kind=kind)

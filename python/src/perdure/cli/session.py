@@ -22,11 +22,9 @@ from typing_extensions import LiteralString
 from perdure import _install
 from perdure._advice import MISSING
 from perdure._build import BuildError, check_schema
-from perdure._connect import BackOff
+from perdure._connect import conflict_pauses
 from perdure._unreadable import forgive
 from perdure.cli import statements, trouble
-
-_CONFLICTS = 20
 
 T = TypeVar("T")
 Kind = Literal["client", "worker", "observer", "admin"]
@@ -155,14 +153,13 @@ class Session:
 
     def _execute(self, cursor: psycopg.Cursor[T], statement: LiteralString, parameters: Any) -> psycopg.Cursor[T]:
         """Execute; outside a block again where it met another's and the role's default isolation is strict."""
-        pauses = BackOff(0.002, 0.2)
-        for _ in range(_CONFLICTS):
+        for pause in conflict_pauses():
             try:
                 return cursor.execute(self._text(statement), parameters)
             except psycopg.errors.SerializationFailure:  # noqa: PERF203  nothing of it took effect
                 if self.conn.info.transaction_status != TransactionStatus.IDLE:
                     raise
-                time.sleep(pauses.pause())
+                time.sleep(pause)
         return cursor.execute(self._text(statement), parameters)
 
     def _text(self, statement: LiteralString) -> sql.Composed:
