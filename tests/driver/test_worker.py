@@ -249,7 +249,9 @@ async def test_leaving_the_block_releases_what_is_held(app: perdure.App, databas
     assert row["worker_id"] is None and row["recoveries"] == 0
     assert database.value("select count(*) from perdure.step") >= 1, "the step in flight was saved"
     assert database.value("select count(*) from perdure.worker") == 0
-    assert database.value("select count(*) from pg_stat_activity where application_name like 'perdure%%'") == 0
+    await until(
+        lambda: database.value("select count(*) = 0 from pg_stat_activity where application_name like 'perdure%%'")
+    )
 
 
 async def test_two_workers_share_the_runs(app: perdure.App, database: Database) -> None:

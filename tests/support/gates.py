@@ -53,7 +53,7 @@ class Gates:
 
     def rehearse(self, conn: Connection, call: Call, arguments: Arguments) -> tuple[int, Snapshot]:
         """Make the call and take it back; tell how many gates it passes, and what there is after it."""
-        conn.execute("select set_config('gate.passed', '0', false)")
+        conn.execute("select set_config('gate.passed', '0', false), setseed(0)")  # whom a claim probes is drawn by lot
         if call.function != "await":
             conn.execute("begin")
         if call.function == "run_ticks":
@@ -75,7 +75,7 @@ class Gates:
         """Make the call, as far as its n-th gate; give its backend, and what becomes of it."""
         conn = psycopg.connect(self.database.dsn(), autocommit=True)
         try:
-            conn.execute("select set_config('gate.closed', %s, false)", [str(gate)])
+            conn.execute("select set_config('gate.closed', %s, false), setseed(0)", [str(gate)])
             result = in_background(call.make, conn, arguments)
             self._wait(conn, result)
             yield conn.info.backend_pid, result
