@@ -10,7 +10,6 @@ returns table (
 language sql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
   select m.name::name, string_to_array(m.kinds, ' ')
   from (

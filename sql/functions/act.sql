@@ -40,10 +40,9 @@ create or replace function perdure._ask(run_ids uuid[], act text, reason text, g
 returns table (run_id uuid, answer text, error text, state text)
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
+  v_now constant pg_catalog.timestamptz := perdure._now();
 begin
   perform perdure._check_interval('grace', _ask.grace);
   if length(_ask.reason) > 10000 then  -- it becomes JSON under a lock, which has its own limit
@@ -105,10 +104,9 @@ create or replace function perdure._ask_one(run_id uuid, act text, reason text, 
 returns text
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_asked record;
+  v_asked pg_catalog.record;
 begin
   select a.* into strict v_asked from perdure._ask(array[_ask_one.run_id], _ask_one.act, _ask_one.reason, _ask_one.grace) as a;
   perform perdure._raise_refused(_ask_one.run_id, _ask_one.act, v_asked.error, v_asked.state);
@@ -122,7 +120,6 @@ create or replace function perdure._accepted_act(run_id uuid, act text)
 returns perdure.act
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -141,7 +138,6 @@ create or replace function perdure._raise_refused(run_id uuid, act text, error t
 returns void
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   case _raise_refused.error

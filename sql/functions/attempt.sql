@@ -5,15 +5,14 @@ create or replace function perdure._retry_at(error jsonb, policy jsonb, attempt 
 returns timestamptz
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_types constant text[] := array(select jsonb_array_elements_text(
+  v_types constant pg_catalog.text[] := array(select jsonb_array_elements_text(
     case jsonb_typeof(_retry_at.error -> 'types')
       when 'array' then _retry_at.error -> 'types'
       else jsonb_build_array(_retry_at.error ->> 'type')
     end));
-  v_stop_on constant text[] := array(select jsonb_array_elements_text(
+  v_stop_on constant pg_catalog.text[] := array(select jsonb_array_elements_text(
     case jsonb_typeof(_retry_at.policy -> 'stop_on') when 'array' then _retry_at.policy -> 'stop_on' else '[]' end));
   v_delay double precision := coalesce((_retry_at.policy ->> 'delay')::double precision, 1);
   v_factor constant double precision := coalesce((_retry_at.policy ->> 'factor')::double precision, 3);
@@ -51,10 +50,9 @@ create or replace function perdure._record_tries(tries jsonb, run_ids uuid[], no
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_recorded uuid[];
+  v_recorded pg_catalog.uuid[];
 begin
   perform perdure._check_saves(_record_tries.tries);
   if exists (

@@ -5,7 +5,6 @@ returns jsonb
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -20,7 +19,6 @@ returns void
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _check_name.name is null or length(_check_name.name) not between 1 and 200
@@ -39,10 +37,9 @@ returns void
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_day constant timestamptz := timestamptz '2000-01-01 00:00+00';
+  v_day constant pg_catalog.timestamptz := timestamptz '2000-01-01 00:00+00';
 begin
   -- the engine adds it to a time under a lock, where an overflow would stop everybody; months and days that cancel out
   -- in a comparison of intervals do not in an addition, so the sum is what is judged
@@ -63,7 +60,6 @@ returns void
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- it is read by others, with many runs at once, and few languages have times beyond the years 1 to 9999 of their zone
@@ -83,7 +79,6 @@ returns bigint
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -98,7 +93,6 @@ returns integer
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- what comes from a table may be compressed, a hundredfold and more
@@ -115,7 +109,6 @@ returns void
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_bytes constant integer := perdure._bytes(_check_payload.payload);
@@ -146,7 +139,6 @@ returns void
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_typeof(_check_object.object) is distinct from 'object' then
@@ -164,7 +156,6 @@ returns void
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_typeof(_check_array.list) is distinct from 'array' then
@@ -183,7 +174,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return substring(sha256(convert_to(_fingerprint.value::text, 'UTF8')) for 16);
@@ -197,7 +187,6 @@ language plpgsql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_above integer[] := array(select generate_series(0, length(_distance.b)));
@@ -224,7 +213,6 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
   select k.name
   from (select n.name from unnest(_nearest.known) as n (name) order by abs(length(n.name) - length(_nearest.word)) limit 100) as k
@@ -237,10 +225,9 @@ create or replace function perdure._raise_unknown(what text, name text, known te
 returns void
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_nearest constant text := perdure._nearest(_raise_unknown.name, _raise_unknown.known);
+  v_nearest constant pg_catalog.text := perdure._nearest(_raise_unknown.name, _raise_unknown.known);
 begin
   raise exception '% "%" is not known', _raise_unknown.what, _raise_unknown.name
     using errcode = '22023',

@@ -8,7 +8,6 @@ returns jsonb
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return jsonb_strip_nulls(jsonb_build_object(
@@ -32,11 +31,10 @@ create or replace function perdure._lock_runs(
 returns record
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_run_ids uuid[];
-  v_claims uuid[];
+  v_run_ids pg_catalog.uuid[];
+  v_claims pg_catalog.uuid[];
   v_is_mixed boolean;
 begin
   perform perdure._check_array('the batch', _lock_runs.claims);
@@ -104,7 +102,6 @@ create or replace function perdure._note_progress(run_ids uuid[])
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   update perdure.dispatch as d
@@ -125,11 +122,10 @@ create or replace function perdure._check_saves(saves jsonb)
 returns void
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_limit constant bigint := perdure._payload_limit();
-  v_bad text;
+  v_bad pg_catalog.text;
 begin
   perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.error, s.result))
   from jsonb_to_recordset(_check_saves.saves) as s (key text, result jsonb, error jsonb)
@@ -168,10 +164,9 @@ create or replace function perdure._insert_saves(saves jsonb, run_ids uuid[])
 returns perdure.step[]
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
+  v_now constant pg_catalog.timestamptz := perdure._now();
   v_new perdure.step[];
 begin
   perform perdure._check_saves(_insert_saves.saves);
@@ -203,10 +198,9 @@ create or replace function perdure._lock_and_save(worker_id uuid, batch jsonb, o
 returns record
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_saves jsonb;
+  v_saves pg_catalog.jsonb;
 begin
   select l.held, l.others into held, others
   from perdure._lock_runs(_lock_and_save.worker_id, _lock_and_save.batch, false) as l;

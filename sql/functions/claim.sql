@@ -7,10 +7,9 @@ returns table (steps jsonb, has_more boolean)
 language plpgsql
 stable
 strict
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_failed jsonb;
+  v_failed pg_catalog.jsonb;
 begin
   select
     jsonb_agg(perdure._checkpoint(p.step) order by p.position) filter (where p.is_in),
@@ -75,10 +74,9 @@ create or replace function perdure._lock_suspect(worker_id uuid, queues text[], 
 returns uuid
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_run_id uuid;
+  v_run_id pg_catalog.uuid;
 begin
   if exists (
     select from perdure.dispatch as h where h.worker_id = _lock_suspect.worker_id and h.recoveries >= 2
@@ -107,7 +105,6 @@ create or replace function perdure._lanes(queues text[])
 returns table (queue text, priority smallint, is_probe boolean)
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- each lower priority gets one probe in eight even when the higher ones are full
@@ -129,12 +126,11 @@ create or replace function perdure._lock_claimable(worker_id uuid, max_runs inte
 returns uuid[]
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_worker perdure.worker;
-  v_run_ids uuid[];
-  v_suspect uuid;
+  v_run_ids pg_catalog.uuid[];
+  v_suspect pg_catalog.uuid;
   v_is_probe constant boolean := random() < 0.125;
 begin
   select w.* into strict v_worker from perdure.worker as w where w.worker_id = _lock_claimable.worker_id;
@@ -195,7 +191,6 @@ create or replace function perdure._hand_over(worker_id uuid, run_ids uuid[], no
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   update perdure.dispatch as d
@@ -226,12 +221,11 @@ create or replace function perdure._take_up(worker_id uuid, run_ids uuid[], now 
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_waited uuid[];
-  v_cancelled uuid[];
-  v_suspended jsonb;
+  v_waited pg_catalog.uuid[];
+  v_cancelled pg_catalog.uuid[];
+  v_suspended pg_catalog.jsonb;
 begin
   -- look, in a statement later than the lock: what ended the wait of each; most runs have not waited
   select array_agg(d.run_id) into v_waited

@@ -6,7 +6,6 @@ create or replace function perdure._end_by_act(run_id uuid, status text)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform perdure._end_runs(array[perdure._outcome(
@@ -19,12 +18,11 @@ create or replace function perdure._apply_act(run_id uuid, act text, grace inter
 returns text
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_state text;
-  v_answer text;
-  v_ends_at timestamptz;
+  v_state pg_catalog.text;
+  v_answer pg_catalog.text;
+  v_ends_at pg_catalog.timestamptz;
   v_is_in_line boolean;
 begin
   select s.state into v_state from perdure._states(array[_apply_act.run_id], _apply_act.act) as s;
@@ -80,7 +78,6 @@ create or replace function perdure._answer_act(act perdure.act, answer text, now
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   update perdure.act as a
@@ -99,12 +96,11 @@ create or replace function perdure._apply_acts(run_ids uuid[])
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
+  v_now constant pg_catalog.timestamptz := perdure._now();
   v_act perdure.act;
-  v_answer text;
+  v_answer pg_catalog.text;
 begin
   for v_act in
     select a.* from perdure.act as a
@@ -123,10 +119,9 @@ create or replace function perdure._drop_late_acts(run_ids uuid[])
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
+  v_now constant pg_catalog.timestamptz := perdure._now();
   v_act perdure.act;
 begin
   -- In one statement: where it sees no dispatch row it sees no act of a later life either. Asked in two, a retry in
@@ -149,7 +144,6 @@ create or replace function perdure._tell(run_ids uuid[], now timestamptz)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   update perdure.dispatch as d set told_at = _tell.now

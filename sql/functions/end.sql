@@ -6,10 +6,9 @@ create or replace function perdure._end_runs(ends perdure.outcome[])
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
+  v_now constant pg_catalog.timestamptz := perdure._now();
 begin
   if _end_runs.ends is null then
     return;
@@ -51,7 +50,6 @@ create or replace function perdure._reason_error(run_id uuid, status text)
 returns jsonb
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -73,12 +71,11 @@ create or replace function perdure._end_claimed(worker_id uuid, ends jsonb, stat
 returns table (run_id uuid, answer text)
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_limit constant bigint := perdure._payload_limit();
-  v_held uuid[];
-  v_others jsonb;
+  v_held pg_catalog.uuid[];
+  v_others pg_catalog.jsonb;
 begin
   select l.held, l.others into v_held, v_others
   from perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends) as l;

@@ -5,7 +5,6 @@ create or replace function perdure._since(run perdure.runs)
 returns timestamptz
 language sql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
   select case
     when _since.run.state = 'running' then _since.run.claimed_at
@@ -29,7 +28,6 @@ create or replace function perdure._explain_silence(worker perdure.workers, now 
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _explain_silence.worker.worker_id is null then
@@ -59,12 +57,11 @@ create or replace function perdure._explain_running(run perdure.runs, now timest
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_worker perdure.workers;
-  v_step record;
-  v_told_at timestamptz;
+  v_step pg_catalog.record;
+  v_told_at pg_catalog.timestamptz;
 begin
   select w.* into v_worker from perdure.workers as w where w.worker_id = _explain_running.run.worker_id;
   return next format('Worker "%s"%s holds it.',
@@ -101,7 +98,6 @@ create or replace function perdure._explain_takers(run perdure.runs)
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_takers bigint;
@@ -144,7 +140,6 @@ create or replace function perdure._explain_unfinished(run perdure.runs, now tim
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _explain_unfinished.run.state = 'running' then

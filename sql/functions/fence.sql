@@ -7,7 +7,6 @@ create or replace function perdure._check_isolation()
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- an older snapshot would hide a beat, and the messages that a truncation removes
@@ -26,10 +25,9 @@ create or replace function perdure._raise_unregistered(worker_id uuid, timeline 
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_hint constant text := 'Drop what is in memory and call perdure.register_worker again.';
+  v_hint constant pg_catalog.text := 'Drop what is in memory and call perdure.register_worker again.';
 begin
   if _raise_unregistered.timeline is null then
     raise exception 'worker "%" is not registered', _raise_unregistered.worker_id
@@ -51,7 +49,6 @@ create or replace function perdure._bound_idleness(bound interval)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform set_config(
@@ -69,7 +66,6 @@ create or replace function perdure._fence_any(worker_id uuid)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_lease interval;
@@ -98,7 +94,6 @@ create or replace function perdure._fence(worker_id uuid)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform perdure._fence_any(_fence.worker_id);

@@ -13,7 +13,6 @@ create or replace function perdure._hold()
 returns text
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (select h.reason from perdure.holds as h);
@@ -25,7 +24,6 @@ create or replace function perdure._hold_setting()
 returns text
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
   -- from the catalog, for a session may have begun before it, or may have set something else for itself
   select substr(c.line, strpos(c.line, '=') + 1)
@@ -44,10 +42,9 @@ create or replace function perdure._check_caller_of_copy()
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_caller constant name := perdure._caller();
+  v_caller constant pg_catalog.name := perdure._caller();
 begin
   if exists (select from perdure.holds as h where h.is_copy)
     and not pg_has_role(v_caller, current_user, 'member')
@@ -71,7 +68,6 @@ create or replace function perdure._check_owner_of_copy()
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if exists (select from perdure.holds as h where h.is_copy)
@@ -90,10 +86,9 @@ create or replace function perdure._put_hold(reason text, now timestamptz)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_by constant name := perdure._caller();
+  v_by constant pg_catalog.name := perdure._caller();
 begin
   update perdure.install as i
   set held_at = coalesce(i.held_at, _put_hold.now), held_by = v_by, hold_reason = _put_hold.reason
@@ -107,10 +102,9 @@ create or replace function perdure._note_hold(now timestamptz)
 returns text
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_reason constant text := coalesce(perdure._hold(), perdure._hold_setting());
+  v_reason constant pg_catalog.text := coalesce(perdure._hold(), perdure._hold_setting());
 begin
   if v_reason is null or exists (select from perdure.install as i where i.held_at is not null) then
     return v_reason;
@@ -130,7 +124,6 @@ create or replace function perdure._write_identity()
 returns void
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
   update perdure.install as i
   set
@@ -187,10 +180,9 @@ create or replace function perdure._check_no_hold_setting()
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_setting constant text := coalesce(
+  v_setting constant pg_catalog.text := coalesce(
     perdure._hold_setting(), nullif(current_setting('perdure.hold', true), ''));
 begin
   if v_setting is not null then
@@ -208,10 +200,9 @@ create or replace function perdure._forget_past_workers(is_copy boolean, now tim
 returns integer
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_gone uuid[];
+  v_gone pg_catalog.uuid[];
   v_released integer := 0;
   v_count integer;
 begin

@@ -14,7 +14,6 @@ returns uuid
 language plpgsql
 volatile
 parallel restricted
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_micros constant bigint := (extract(epoch from _uuid7.at) * 1000000)::bigint;
@@ -33,7 +32,6 @@ returns name
 language plpgsql
 stable
 parallel restricted
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- current_user is the owner inside a definer function

@@ -6,7 +6,6 @@ create or replace function perdure._do(work text, run_ids uuid[], worker_id uuid
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   case _do.work
@@ -28,12 +27,11 @@ create or replace function perdure._isolate(
 returns uuid[]
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_count constant integer := coalesce(cardinality(_isolate.run_ids), 0);
-  v_sqlstate text;
-  v_message text;
+  v_sqlstate pg_catalog.text;
+  v_message pg_catalog.text;
 begin
   if v_count = 0 then
     return '{}'::uuid[];
@@ -65,11 +63,10 @@ create or replace function perdure._set_aside(run_id uuid, work text, sqlstate t
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_reason constant text := format('the engine cannot go on with it (%s): %s', _set_aside.work, _set_aside.message);
-  v_again_at constant timestamptz := _set_aside.now + interval '5 minutes';
+  v_reason constant pg_catalog.text := format('the engine cannot go on with it (%s): %s', _set_aside.work, _set_aside.message);
+  v_again_at constant pg_catalog.timestamptz := _set_aside.now + interval '5 minutes';
 begin
   if _set_aside.work = 'acts' then  -- one of them is the cause, and would be again
     update perdure.act as a

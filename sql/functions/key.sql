@@ -14,11 +14,10 @@ create or replace function perdure._take_key(
 )
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_key perdure.run_key;
-  v_status text;
+  v_status pg_catalog.text;
 begin
   insert into perdure.run_key as k (workflow, key, run_id, fingerprint)
   values (_take_key.workflow, _take_key.key, _take_key.run_id, _take_key.fingerprint)

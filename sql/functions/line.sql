@@ -7,7 +7,6 @@ returns boolean
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -34,12 +33,11 @@ create or replace function perdure._bring_back(now timestamptz)
 returns integer
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_timeline constant integer := perdure._timeline();
-  v_reached_at timestamptz;
-  v_run_ids uuid[];
+  v_reached_at pg_catalog.timestamptz;
+  v_run_ids pg_catalog.uuid[];
   v_count integer;
 begin
   select t.reached_at into v_reached_at

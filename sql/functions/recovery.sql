@@ -8,14 +8,13 @@ create or replace function perdure._watch(
 returns record
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_timeline constant integer := perdure._timeline();
-  v_started_at constant timestamptz := perdure._sessions_since();
+  v_started_at constant pg_catalog.timestamptz := perdure._sessions_since();
   v_last perdure.timeline;
   v_is_mine boolean;
-  v_reached_at timestamptz;
+  v_reached_at pg_catalog.timestamptz;
 begin
   select t.* into v_last from perdure.timeline as t where t.timeline = v_timeline for no key update skip locked;
   v_is_mine := found;
@@ -71,7 +70,6 @@ create or replace function perdure._is_dead(
 returns boolean
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -114,11 +112,10 @@ create or replace function perdure._bury_workers(now timestamptz)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_watch record;
-  v_dead uuid[];
+  v_watch pg_catalog.record;
+  v_dead pg_catalog.uuid[];
 begin
   select w.* into strict v_watch from perdure._watch(_bury_workers.now) as w;
   -- the clock was set back: a beat from the future would never be old
@@ -159,7 +156,6 @@ create or replace function perdure._take_back(run_ids uuid[], now timestamptz)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   update perdure.dispatch as d
@@ -197,10 +193,9 @@ create or replace function perdure._take_back_orphans(now timestamptz)
 returns integer
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_orphans uuid[];
+  v_orphans pg_catalog.uuid[];
 begin
   -- first the candidates, in any order: in that of run_id the planner would read every unfinished run
   with orphan as materialized (

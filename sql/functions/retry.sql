@@ -6,7 +6,6 @@ create or replace function perdure._failed_step(run_id uuid, error jsonb)
 returns text
 language sql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
   select s.key
   from perdure.step as s
@@ -19,12 +18,11 @@ create or replace function perdure._forget_steps(run_id uuid, from_step text, er
 returns jsonb
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_from integer;
-  v_failed constant text := perdure._failed_step(_forget_steps.run_id, _forget_steps.error);
-  v_forgotten jsonb;
+  v_failed constant pg_catalog.text := perdure._failed_step(_forget_steps.run_id, _forget_steps.error);
+  v_forgotten pg_catalog.jsonb;
 begin
   if _forget_steps.from_step is not null then
     select s.ordinal into v_from from perdure.step as s
@@ -55,10 +53,9 @@ create or replace function perdure._check_key_is_free(run_id uuid)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_heir uuid;
+  v_heir pg_catalog.uuid;
 begin
   -- as a start that moves the key does: one after the other. Written, since whoever has an older snapshot would otherwise
   -- get the lock, and still see that the run has ended

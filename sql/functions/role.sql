@@ -9,11 +9,10 @@ create or replace function perdure._grant_kind(
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_routine regprocedure;
-  v_view regclass;
+  v_routine pg_catalog.regprocedure;
+  v_view pg_catalog.regclass;
 begin
   execute format('grant usage on schema perdure to %I', _grant_kind.role);
   for v_routine in
@@ -46,10 +45,9 @@ create or replace function perdure._revoke_all(role name default null)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_statement text;
+  v_statement pg_catalog.text;
 begin
   for v_statement in
     with held as (
@@ -100,10 +98,9 @@ create or replace function perdure._apply_matrix()
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_grant record;
+  v_grant pg_catalog.record;
 begin
   perform perdure._revoke_all();
   for v_grant in
@@ -125,7 +122,6 @@ create or replace function perdure._check_kind(kind text)
 returns void
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _check_kind.kind is null
@@ -145,10 +141,9 @@ create or replace function perdure._forget_namesakes(role name default null)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_gone record;
+  v_gone pg_catalog.record;
 begin
   for v_gone in
     delete from perdure.role_grant as g

@@ -13,7 +13,6 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
   select case
     when _run_state.worker_id is not null then 'running'
@@ -33,10 +32,9 @@ create or replace function perdure._states(run_ids uuid[], act text default null
 returns table (run_id uuid, state text)
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
+  v_now constant pg_catalog.timestamptz := perdure._now();
 begin
   return query
   select

@@ -6,7 +6,6 @@ create or replace function perdure._explain_hold(now timestamptz)
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_hold perdure.holds;
@@ -26,10 +25,9 @@ create or replace function perdure._explain_end(run perdure.runs)
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_step constant text := _explain_end.run.error ->> 'step';
+  v_step constant pg_catalog.text := _explain_end.run.error ->> 'step';
   v_tries integer;
 begin
   if _explain_end.run.state = 'completed' then
@@ -61,11 +59,10 @@ create or replace function perdure._explain_waits(run perdure.runs, now timestam
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_wait record;
-  v_mail text;
+  v_wait pg_catalog.record;
+  v_mail pg_catalog.text;
 begin
   for v_wait in
     select w.kind, w.key, w.name, w.until
@@ -105,7 +102,6 @@ create or replace function perdure._explain_pause(run perdure.runs)
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_act constant perdure.act := perdure._accepted_act(_explain_pause.run.run_id, 'pause');
@@ -120,7 +116,6 @@ create or replace function perdure._explain_cancel(run perdure.runs, now timesta
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_act constant perdure.act := perdure._accepted_act(_explain_cancel.run.run_id, 'cancel');
@@ -147,10 +142,9 @@ create or replace function perdure._explain_start(run perdure.runs, now timestam
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_state text;
+  v_state pg_catalog.text;
 begin
   if _explain_start.run.predecessor_id is not null then
     select r.state into v_state from perdure.runs as r where r.run_id = _explain_start.run.predecessor_id;
@@ -171,7 +165,6 @@ create or replace function perdure._explain_deaths(run perdure.runs)
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _explain_deaths.run.recoveries = 0 then
@@ -193,7 +186,6 @@ create or replace function perdure._explain_pending(run perdure.runs, now timest
 returns setof text
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_act perdure.act;

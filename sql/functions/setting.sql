@@ -5,10 +5,9 @@ create or replace function perdure._audit(act text, run_id uuid, reason text, de
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
+  v_now constant pg_catalog.timestamptz := perdure._now();
 begin
   insert into perdure.audit (audit_id, act, run_id, reason, detail, done_by, done_at)
   values (

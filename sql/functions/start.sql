@@ -12,7 +12,6 @@ create or replace function perdure._check_start(
 returns void
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _check_start.on_duplicate is null or _check_start.on_duplicate
@@ -45,7 +44,6 @@ create or replace function perdure._check_times(
 returns void
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _check_times.start_at is not null and _check_times.delay is not null then
@@ -206,7 +204,6 @@ create or replace function perdure._check_many(on_duplicate text, inputs integer
 returns void
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   if _check_many.on_duplicate = 'replace' then

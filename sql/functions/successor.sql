@@ -6,7 +6,6 @@ create or replace function perdure._unfinished_predecessor(run_id uuid)
 returns uuid
 language sql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
   -- one that was replaced before it began had not waited to the end for its own predecessor, which may be at work still
   with recursive chain as (
@@ -30,7 +29,6 @@ create or replace function perdure._free_successors(run_ids uuid[], now timestam
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   update perdure.dispatch as d
@@ -57,10 +55,9 @@ create or replace function perdure._free_forgotten(now timestamptz)
 returns integer
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_forgotten uuid[];
+  v_forgotten pg_catalog.uuid[];
 begin
   -- first the candidates, in any order: in that of run_id the planner would read every unfinished run
   with forgotten as materialized (

@@ -6,10 +6,9 @@ create or replace function perdure._end_overdue(run_ids uuid[], now timestamptz)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_ends_at constant timestamptz := _end_overdue.now + interval '5 minutes';
+  v_ends_at constant pg_catalog.timestamptz := _end_overdue.now + interval '5 minutes';
 begin
   -- one that never began has nothing to clean up, and with cancel set the grace is over
   perform perdure._end_runs((
@@ -37,10 +36,9 @@ create or replace function perdure._meet_deadlines(now timestamptz)
 returns integer
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_overdue uuid[];
+  v_overdue pg_catalog.uuid[];
 begin
   select array_agg(l.run_id) into v_overdue
   from (

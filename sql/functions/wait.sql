@@ -7,7 +7,6 @@ create or replace function perdure._answer_waits(suspended jsonb, now timestampt
 returns table (run_id uuid, checkpoint jsonb)
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -54,7 +53,6 @@ create or replace function perdure._find_answers(suspended jsonb)
 returns table (run_id uuid, checkpoint jsonb)
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -79,10 +77,9 @@ create or replace function perdure._check_waits(suspensions jsonb, keep boolean)
 returns void
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_bad text;
+  v_bad pg_catalog.text;
 begin
   perform perdure._check_array('suspensions', _check_waits.suspensions);
   -- what is refused here would otherwise never wake, or fail in every claim that meets it
@@ -115,7 +112,6 @@ create or replace function perdure._deliver_cancels(run_ids uuid[], now timestam
 returns table (run_id uuid, checkpoint jsonb)
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -145,7 +141,6 @@ language plpgsql
 stable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- a time is read once, with the settings of whoever wrote it: 12/31/2030 or tomorrow mean something else elsewhere
@@ -166,7 +161,6 @@ returns timestamptz
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -181,12 +175,11 @@ create or replace function perdure._look(suspensions jsonb, run_ids uuid[], keep
 returns jsonb
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_open jsonb;
-  v_answered jsonb;
-  v_step jsonb;
+  v_open pg_catalog.jsonb;
+  v_answered pg_catalog.jsonb;
+  v_step pg_catalog.jsonb;
 begin
   perform perdure._apply_acts(_look.run_ids);  -- may end a run, cancel it, or pause it
   select jsonb_object_agg(
@@ -226,7 +219,6 @@ returns jsonb
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (

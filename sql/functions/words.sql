@@ -6,7 +6,6 @@ language sql
 stable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
   select case
     when s.seconds < 10 then trim_scale(round(s.seconds, 1)) || ' s'
@@ -25,7 +24,6 @@ language sql
 stable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
   select case
     when not isfinite(_when.at) then 'never'
@@ -44,7 +42,6 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$ select coalesce(': ' || nullif(_because.reason, ''), '') $$;
 comment on function perdure._because(text) is 'Append a reason, if there is one.';
 
@@ -54,7 +51,6 @@ language sql
 immutable
 strict
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
   select case
     when _shell_word.text ~ '^[A-Za-z0-9_./-]+$' then _shell_word.text

@@ -6,7 +6,6 @@ returns bigint
 language plpgsql
 immutable
 parallel safe
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return hashtextextended('perdure' || ':' || _lock_key.worker_id::text, 0);

@@ -6,7 +6,6 @@ create or replace function perdure._know_queues(names text[], now timestamptz)
 returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into perdure.queue (name, created_at)
@@ -94,7 +93,6 @@ create or replace function perdure._default_of(workflow text, queue text)
 returns perdure.workflow
 language plpgsql
 stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_workflow perdure.workflow;

@@ -12,9 +12,12 @@ from support.checks import assert_none
 from support.database import Database
 
 PINNED = "search_path=pg_catalog, pg_temp"
-# A SET clause would keep a SQL function from being inlined where it is called for each row; their callers are pinned.
-INLINED = ("_outcome", "_random_uuid")
+# A SET clause would keep a SQL function from being inlined where it is called for each row, or by each call.
+INLINED = ("_now", "_outcome", "_random_uuid")
 UNQUALIFIED = re.compile(r"(?<![\w.])(?!row\()[a-z_]\w*\(")
+LOCAL = re.compile(r"^\s+(v_\w+) (?:constant )?(\S+?)(?:\[\])?(?:;| |$)", re.MULTILINE)
+# Words of the grammar, which no search_path changes.
+GRAMMAR_TYPES = {"bigint", "boolean", "double", "integer", "interval", "numeric", "smallint"}
 
 # Public functions that run with the rights of their caller.
 INVOKERS = {
@@ -45,11 +48,80 @@ def test_private_functions_run_as_whoever_calls_them(routines: list[Routine]) ->
     assert_none((r.signature for r in routines if not r.is_public and r.is_definer), "private and a definer")
 
 
-def test_every_function_has_its_search_path_pinned(routines: list[Routine]) -> None:
+def called_by_others(database: Database, routines: list[Routine]) -> set[str]:
+    """Functions that somebody else than the owner may enter, or that views, defaults, checks or procedures name."""
+    found = set(
+        names(
+            database,
+            """
+            select m.name::text from perdure._permissions() as m
+            union
+            select p.proname::text
+            from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+            where p.pronamespace = 'perdure'::regnamespace and a.grantee <> p.proowner
+            union
+            select p.proname::text
+            from pg_depend as d
+            join pg_proc as p on p.oid = d.refobjid and d.refclassid = 'pg_proc'::regclass
+            where p.pronamespace = 'perdure'::regnamespace and d.classid <> 'pg_proc'::regclass
+            """,
+        )
+    )
+    for routine in routines:
+        if routine.kind == "p":
+            found |= set(re.findall(r"\bperdure\.(\w+)\(", bodies.code(routine.body)))
+    return found
+
+
+def test_whatever_others_may_call_has_its_search_path_pinned(installed: Database, routines: list[Routine]) -> None:
+    entered = called_by_others(installed, routines)
+    assert {"_clock", "_now", "_cron_home"} < entered
     loose = [
-        r.signature for r in routines if r.kind == "f" and PINNED not in (r.config or []) and r.name not in INLINED
+        r.signature
+        for r in routines
+        if r.kind == "f"
+        and (r.is_public or r.name in entered)
+        and PINNED not in (r.config or [])
+        and r.name not in INLINED
     ]
     assert_none(loose, "without the pinned search_path")
+
+
+def test_what_the_owner_alone_may_call_sets_nothing(installed: Database, routines: list[Routine]) -> None:
+    """It runs inside a function whose path is pinned; each SET clause costs more than what most of them do."""
+    entered = called_by_others(installed, routines)
+    assert_none(
+        (r.signature for r in routines if not r.is_public and r.name not in entered and r.config), "sets something"
+    )
+
+
+def test_every_path_is_the_same(routines: list[Routine]) -> None:
+    """A function whose callers have different paths would have its plans made anew by each."""
+    odd = [
+        f"{r.signature}: {setting}"
+        for r in routines
+        for setting in r.config or []
+        if setting.startswith("search_path") and setting != PINNED
+    ]
+    assert_none(odd, "another path than the rest")
+
+
+def test_locals_of_what_is_not_pinned_name_their_types_with_the_schema(routines: list[Routine]) -> None:
+    """A session reads them once, at its first call, by the path of that moment."""
+    read = [
+        (r, local[1], local[2])
+        for r in routines
+        if r.language == "plpgsql" and PINNED not in (r.config or [])
+        for part in re.findall(r"\bdeclare\n(.*?)\n\s*begin\b", bodies.code(r.body), re.DOTALL)
+        for local in LOCAL.finditer(part)
+    ]
+    assert len(read) > 60
+    odd = [
+        f"{r.signature}: {name} {kind}"
+        for r, name, kind in read
+        if not kind.startswith(("pg_catalog.", "perdure.")) and kind not in GRAMMAR_TYPES
+    ]
+    assert_none(odd, "a type that a search_path could change")
 
 
 def test_functions_that_are_inlined_call_nothing_without_its_schema(routines: list[Routine]) -> None:

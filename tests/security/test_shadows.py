@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from support.calls import CALLS, Stage
 from support.database import Database
 from support.engine import Connection
-from support.hostile import KINDS, Traps
+from support.hostile import KINDS, Callable, Traps, callables, something
 
 VICTIM = "perdure_test_victim"
 
@@ -92,7 +93,39 @@ def never_entered(database: Database) -> set[str]:
 
 # What runs in an install or an upgrade, where pg_cron is, and for a run that cannot be drained; Postgres does not count
 # the calls that raise, and those that are inlined.
-NOT_ENTERED = "_apply_matrix _cron_schedule _outcome _raise_unknown _raise_unregistered _random_uuid _set_aside"
+NOT_ENTERED = (
+    "_apply_matrix _cron_schedule _now _outcome _permissions _raise_unknown _raise_unregistered _random_uuid _run_state"
+    " _set_aside"
+)
+
+
+@pytest.mark.slow
+def test_what_a_session_entered_first_by_itself_is_no_trap_for_the_owner(
+    database: Database, traps: Traps, victim: Connection
+) -> None:
+    """Each session reads a function once. A dump restored without privileges leaves everybody to enter all of them."""
+    database.connect().execute("grant execute on all functions in schema perdure to public")
+    entered = 0
+    for each in callables(database):
+        if each.kind == "f" and not each.is_definer:
+            try:
+                victim.execute(without_casts(each))
+            except psycopg.Error:
+                entered += 1
+    assert entered > 50 and traps.caught > 20  # with the rights of whoever walked into them
+    caught = traps.caught
+    for n, call in enumerate(CALLS):
+        arguments = call.prepare(Stage(database, victim, f"w{n}"))
+        call.make(victim, arguments)
+        if call.afterwards:
+            victim.execute(call.afterwards)
+        assert traps.caught == caught, call.name
+
+
+def without_casts(function: Callable) -> sql.Composed:
+    """A statement that enters a function and no trap before that."""
+    values = sql.SQL(", ").join(something(kind) for kind in function.types)
+    return sql.SQL("select * from perdure.{}({})").format(sql.Identifier(function.name), values)
 
 
 @pytest.mark.slow
