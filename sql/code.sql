@@ -20,7 +20,9 @@
 \ir functions/end.sql
 \ir functions/successor.sql
 \ir functions/isolate.sql
+\ir functions/head.sql
 \ir functions/drain.sql
+\ir functions/lane.sql
 \ir functions/claim.sql
 \ir functions/checkpoint.sql
 \ir functions/attempt.sql

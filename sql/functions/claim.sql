@@ -1,6 +1,5 @@
 -- Invariant: a run is in one worker's hands at a time, named by a random token that is never used again.
 -- Lock order: worker (fence), dispatch in the order of its lanes without waiting, then inserts.
--- Lanes are read by equality: one ORDER BY over all priorities would read every sleeper before them.
 
 create or replace function perdure._read_steps(run_id uuid, after integer, max_bytes integer)
 returns table (steps jsonb, has_more boolean)
@@ -78,7 +77,12 @@ as $$
 declare
   v_run_id pg_catalog.uuid;
 begin
-  if exists (
+  -- suspects first: there are few, while what a worker held is many entries where an old snapshot keeps them
+  if not exists (
+    select from perdure.dispatch as d
+    where d.queue = any(_lock_suspect.queues) and d.worker_id is null and not d.is_paused
+      and d.ready_at <= _lock_suspect.now and d.recoveries >= 2
+  ) or exists (
     select from perdure.dispatch as h where h.worker_id = _lock_suspect.worker_id and h.recoveries >= 2
   ) then
     return null;
@@ -101,27 +105,6 @@ comment on function perdure._lock_suspect(uuid, text[], text[], timestamptz) is
 'Lock a due suspect, a run that was in a worker''s hands at two deaths, for a worker that holds no other one.
 Returns its id; null where there is none.';
 
-create or replace function perdure._lanes(queues text[])
-returns table (queue text, priority smallint, is_probe boolean)
-language plpgsql
-volatile
-as $$
-begin
-  -- each lower priority gets one probe in eight even when the higher ones are full
-  return query
-  select q.name as queue, p.priority, p.is_probe
-  from unnest(_lanes.queues) as q (name)
-  cross join (
-    select g.n::smallint as priority, false as is_probe from generate_series(1, 5) as g (n)
-    union all
-    select g.n::smallint, true from generate_series(2, 5) as g (n) where random() < 0.125
-  ) as p
-  order by p.is_probe desc, p.priority, random();
-end;
-$$;
-comment on function perdure._lanes(text[]) is
-'List the lanes of queues in the order in which a claim reads them: first the probes, then by priority.';
-
 create or replace function perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamptz)
 returns uuid[]
 language plpgsql
@@ -143,40 +126,8 @@ begin
       return array[v_suspect];
     end if;
   end if;
-
-  with lane as materialized (
-    select l.queue, l.priority, l.is_probe from perdure._lanes(v_worker.queues) as l
-  ),
-  got as materialized (
-    select c.run_id, row_number() over () as position
-    from lane as l
-    cross join lateral (
-      select d.run_id
-      from perdure.dispatch as d
-      where d.queue = l.queue
-        and d.priority = l.priority
-        and d.worker_id is null
-        and not d.is_paused
-        and d.ready_at <= _lock_claimable.now
-        and d.recoveries < 2
-        and d.workflow = any(v_worker.workflows)
-      order by d.ready_at, d.run_id
-      limit case when l.is_probe then 1 else _lock_claimable.max_runs end
-      for update skip locked
-    ) as c
-    -- a probed row is met again in its lane; without a probe not one more is locked than is taken
-    limit _lock_claimable.max_runs - (v_suspect is not null)::integer
-      + (select count(*) from lane as p where p.is_probe)
-  )
-  select array_agg(g.run_id) into v_run_ids
-  from (
-    select o.run_id
-    from got as o
-    group by o.run_id
-    order by min(o.position)
-    limit _lock_claimable.max_runs - (v_suspect is not null)::integer
-  ) as g;
-
+  v_run_ids := perdure._lock_lanes(
+    v_worker.queues, v_worker.workflows, _lock_claimable.max_runs - (v_suspect is not null)::integer, _lock_claimable.now);
   if v_suspect is null and coalesce(cardinality(v_run_ids), 0) < _lock_claimable.max_runs then
     v_suspect := perdure._lock_suspect(
       v_worker.worker_id, v_worker.queues, v_worker.workflows, _lock_claimable.now);

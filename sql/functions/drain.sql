@@ -163,6 +163,37 @@ comment on function perdure._tell(uuid[], timestamptz) is
 'Let runs know that they were told something: a worker hears it at its next beat, a wait whose message came is due.
 The caller holds the dispatch rows.';
 
+create or replace function perdure._told(max_runs integer, now timestamptz)
+returns table (run_ids uuid[], head timestamptz)
+language plpgsql
+volatile
+as $$
+declare
+  v_kept constant pg_catalog.jsonb := perdure._recall_heads('perdure.wake_head', '');
+  v_read bigint := pg_stat_get_xact_tuples_returned('perdure.wake_drain_idx'::regclass);
+  v_count bigint;
+  v_first pg_catalog.timestamptz;
+begin
+  head := perdure._head(v_kept ->> 'heads', _told.now);
+  select array_agg(distinct w.run_id), count(*), min(w.told_at) into run_ids, v_count, v_first
+  from (
+    select o.run_id, o.told_at
+    from perdure.wake as o
+    where o.told_at >= _told.head
+    order by o.told_at, o.run_id
+    limit _told.max_runs
+  ) as w;
+  v_read := pg_stat_get_xact_tuples_returned('perdure.wake_drain_idx'::regclass) - v_read;
+  if v_read - v_count > 100 then
+    perform perdure._keep_heads('perdure.wake_head', v_kept, to_jsonb(coalesce(v_first, _told.now)));
+  end if;
+  return next;
+end;
+$$;
+comment on function perdure._told(integer, timestamptz) is
+'Read the oldest wakes, at most max_runs: whose they are, null where there is none; and from where they were read.
+Where it read many entries in vain the session keeps a head for its next calls.';
+
 create or replace function perdure.drain(max_runs integer default 1000)
 returns table (applied integer, skipped integer)
 language plpgsql
@@ -177,13 +208,12 @@ set jit = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_told uuid[];
+  v_told record;
   v_held uuid[];
   v_sound uuid[];
 begin
-  select array_agg(distinct w.run_id) into v_told
-  from (select o.run_id from perdure.wake as o order by o.told_at, o.run_id limit drain.max_runs) as w;
-  if v_told is null or perdure._hold() is not null then
+  select t.run_ids, t.head into strict v_told from perdure._told(drain.max_runs, v_now) as t;
+  if v_told.run_ids is null or perdure._hold() is not null then
     applied := 0;
     skipped := 0;
     return next;
@@ -196,6 +226,7 @@ begin
     select d.run_id
     from perdure.wake as w
     inner join perdure.dispatch as d on d.run_id = w.run_id
+    where w.told_at >= v_told.head
     order by w.told_at, w.run_id
     limit drain.max_runs
     for update of d skip locked
@@ -206,19 +237,19 @@ begin
   v_sound := perdure._isolate('messages', v_sound, v_now);
   perform perdure._isolate('successors', v_sound, v_now);
 
-  perform perdure._drop_late_acts(v_told);
+  perform perdure._drop_late_acts(v_told.run_ids);
 
   -- wakes of runs that have ended
   delete from perdure.wake as w
   where w.ctid = any(array(
     select g.ctid from perdure.wake as g
-    where g.run_id = any(v_told)
+    where g.run_id = any(v_told.run_ids)
       and not exists (select from perdure.dispatch as d where d.run_id = g.run_id)
     for update skip locked
   ));
   applied := coalesce(cardinality(v_held), 0);
   select count(*)::integer into skipped
-  from unnest(v_told) as t (run_id)
+  from unnest(v_told.run_ids) as t (run_id)
   inner join perdure.dispatch as d on d.run_id = t.run_id
   where t.run_id <> all(coalesce(v_held, '{}'));
   return next;

@@ -550,6 +550,10 @@ CREATE FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._head(head text, now timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._hold() RETURNS text
     LANGUAGE plpgsql
     AS $$…$$;
@@ -574,11 +578,19 @@ CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with t
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._keep_heads(setting text, kept jsonb, heads jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._know_queues(names text[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._lanes(queues text[]) RETURNS TABLE(queue text, priority smallint, is_probe boolean)
+CREATE FUNCTION perdure._lane_heads(queues text[], workflows text[], heads jsonb, now timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with time zone) RETURNS TABLE(queue text, priority smallint, is_probe boolean, head timestamp with time zone)
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -592,6 +604,10 @@ CREATE FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now ti
 
 CREATE FUNCTION perdure._lock_key(worker_id uuid) RETURNS bigint
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._lock_lanes(queues text[], workflows text[], max_runs integer, now timestamp with time zone) RETURNS uuid[]
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT others jsonb) RETURNS record
@@ -678,6 +694,10 @@ CREATE FUNCTION perdure._reason_error(run_id uuid, status text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
+CREATE FUNCTION perdure._recall_heads(setting text, whose text) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -746,6 +766,10 @@ CREATE FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) RETU
 
 CREATE FUNCTION perdure._timeline() RETURNS integer
     LANGUAGE plpgsql PARALLEL RESTRICTED
+    AS $$…$$;
+
+CREATE FUNCTION perdure._told(max_runs integer, now timestamp with time zone) RETURNS TABLE(run_ids uuid[], head timestamp with time zone)
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._unfinished_predecessor(run_id uuid) RETURNS uuid
@@ -2426,6 +2450,8 @@ REVOKE ALL ON FUNCTION perdure._grant_kind(role name, kind text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._head(head text, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._hold() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._hold_setting() FROM PUBLIC;
@@ -2438,15 +2464,21 @@ REVOKE ALL ON FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timest
 
 REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, kept jsonb, heads jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._know_queues(names text[], now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lanes(queues text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._lane_heads(queues text[], workflows text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_key(worker_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._lock_lanes(queues text[], workflows text[], max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT others jsonb) FROM PUBLIC;
 
@@ -2490,6 +2522,8 @@ REVOKE ALL ON FUNCTION perdure._ready_at(waits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._reason_error(run_id uuid, status text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._recall_heads(setting text, whose text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._retry_at(error jsonb, policy jsonb, attempt integer, now timestamp with time zone) FROM PUBLIC;
@@ -2523,6 +2557,8 @@ REVOKE ALL ON FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now time
 REVOKE ALL ON FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._told(max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._unfinished_predecessor(run_id uuid) FROM PUBLIC;
 

@@ -94,8 +94,8 @@ def never_entered(database: Database) -> set[str]:
 # What runs in an install or an upgrade, where pg_cron is, and for a run that cannot be drained; Postgres does not count
 # the calls that raise, and those that are inlined.
 NOT_ENTERED = (
-    "_apply_matrix _cron_schedule _now _outcome _permissions _raise_unknown _raise_unregistered _random_uuid _run_state"
-    " _set_aside"
+    "_apply_matrix _cron_schedule _keep_heads _lane_heads _now _outcome _permissions _raise_unknown _raise_unregistered"
+    " _random_uuid _run_state _set_aside"
 )
 
 
