@@ -28,7 +28,9 @@ def always(database: Database) -> None:
             "select pg_get_functiondef(p.oid) from pg_proc as p where p.proname = %s and p.pronamespace = 'perdure'::regnamespace",
             function,
         )
-        edited = definition.replace(" > 100 then", " > -1 then").replace("v_now + 20 * (", "v_now + interval '1 hour' + (")
+        edited = definition.replace(" > 100 then", " > -1 then").replace(
+            "v_now + 20 * (", "v_now + interval '1 hour' + ("
+        )
         assert edited != definition, function
         database.admin.execute(edited.encode())
 
@@ -107,7 +109,9 @@ class Story:
                     self.worker.suspend(held, wait(f"paid{held.ordinal}{self.lot.random()}", name="paid"))
                     self.waiting.append(held.run_id)
                 case 3:
-                    until = self.database.value("select perdure._now() + %s * interval '1 second'", self.lot.randint(1, 9))
+                    until = self.database.value(
+                        "select perdure._now() + %s * interval '1 second'", self.lot.randint(1, 9)
+                    )
                     self.worker.suspend(held, wait(f"nap{self.lot.random()}", "sleep", until=until))
                 case 4:
                     until = self.database.value("select perdure._now() + interval '4 seconds'")
