@@ -169,12 +169,13 @@ language plpgsql
 volatile
 as $$
 declare
-  v_kept constant pg_catalog.jsonb := perdure._recall_heads('perdure.wake_head', '');
+  v_kept constant pg_catalog.jsonb := case when current_setting('perdure.wake_head', true) <> '' then
+    perdure._recall_heads('perdure.wake_head', '', _told.now) end;
   v_read bigint := pg_stat_get_xact_tuples_returned('perdure.wake_drain_idx'::regclass);
   v_count bigint;
   v_first pg_catalog.timestamptz;
 begin
-  head := perdure._head(v_kept ->> 'heads', _told.now);
+  head := case when v_kept is null then '-infinity' else perdure._head(v_kept ->> 'heads', _told.now) end;
   select array_agg(distinct w.run_id), count(*), min(w.told_at) into run_ids, v_count, v_first
   from (
     select o.run_id, o.told_at
@@ -185,7 +186,8 @@ begin
   ) as w;
   v_read := pg_stat_get_xact_tuples_returned('perdure.wake_drain_idx'::regclass) - v_read;
   if v_read - v_count > 100 then
-    perform perdure._keep_heads('perdure.wake_head', v_kept, to_jsonb(coalesce(v_first, _told.now)));
+    perform perdure._keep_heads(
+      'perdure.wake_head', '', v_kept, to_jsonb(coalesce(v_first, _told.now)), _told.now);
   end if;
   return next;
 end;

@@ -2,48 +2,51 @@
 -- it (a transaction that commits late, a clock that was set back) is found by the next read from the bottom.
 -- Lock order: none; a session keeps its heads for itself, in a setting that its rollback takes back.
 -- Why: while some transaction keeps an old snapshot, the index entries of all that was done since stay before the first
--- live one. A head is kept only where many were read in vain, so on a healthy server all is read from the bottom. They are
+-- live one. A head is kept only where many were read in vain, so a healthy server reads from the bottom always. They are
 -- counted by pg_stat_get_xact_tuples_returned; with track_counts off there are no heads.
 
-create or replace function perdure._recall_heads(setting text, whose text)
+create or replace function perdure._recall_heads(setting text, whose text, now timestamptz)
 returns jsonb
 language plpgsql
-volatile
+stable
 as $$
 declare
-  v_now constant pg_catalog.timestamptz := clock_timestamp();
   v_kept constant pg_catalog.jsonb := nullif(current_setting(_recall_heads.setting, true), '')::jsonb;
 begin
   if v_kept ->> 'whose' = _recall_heads.whose
-    and v_now between (v_kept ->> 'read_at')::timestamptz and (v_kept ->> 'until')::timestamptz
+    and _recall_heads.now between (v_kept ->> 'read_at')::timestamptz and (v_kept ->> 'until')::timestamptz
   then
     return v_kept;
   end if;
-  return jsonb_build_object('whose', _recall_heads.whose, 'read_at', v_now);
+  return null;
 end;
 $$;
-comment on function perdure._recall_heads(text, text) is
+comment on function perdure._recall_heads(text, text, timestamptz) is
 'Read the heads that this session keeps in a setting, where they are of the same reader and their time is not over.
-Returns an object with heads where there are some; without them all is to be read from the bottom.';
+Null where there are none: all is to be read from the bottom.';
 
-create or replace function perdure._keep_heads(setting text, kept jsonb, heads jsonb)
+create or replace function perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamptz)
 returns void
 language plpgsql
 volatile
 as $$
 declare
-  v_now constant pg_catalog.timestamptz := clock_timestamp();
-  v_kept pg_catalog.jsonb := _keep_heads.kept || jsonb_build_object('heads', _keep_heads.heads);
+  v_now constant pg_catalog.timestamptz := perdure._now();
 begin
-  if not v_kept ? 'until' then  -- it read from the bottom, which may take a twentieth of the time
-    v_kept := v_kept || jsonb_build_object('until', v_now + 20 * (v_now - (v_kept ->> 'read_at')::timestamptz));
-  end if;
-  perform set_config(_keep_heads.setting, v_kept::text, false);
+  perform set_config(
+    _keep_heads.setting,
+    (coalesce(
+      _keep_heads.kept,
+      -- a read from the bottom may take a twentieth of the time
+      jsonb_build_object(
+        'whose', _keep_heads.whose, 'read_at', _keep_heads.read_at, 'until', v_now + 20 * (v_now - _keep_heads.read_at)))
+    || jsonb_build_object('heads', _keep_heads.heads))::text,
+    false);
 end;
 $$;
-comment on function perdure._keep_heads(text, jsonb, jsonb) is
+comment on function perdure._keep_heads(text, text, jsonb, jsonb, timestamptz) is
 'Keep heads for the next calls of this session; kept is what _recall_heads returned.
-After a read from the bottom the next one is due after twenty times as long as this one took.';
+After a read from the bottom, which began at read_at, the next one is due after twenty times as long as this one took.';
 
 create or replace function perdure._head(head text, now timestamptz)
 returns timestamptz

@@ -72,8 +72,8 @@ language plpgsql
 volatile
 as $$
 declare
-  v_kept constant pg_catalog.jsonb := perdure._recall_heads(
-    'perdure.lane_heads', hashtextextended(_lock_lanes.workflows::text, 0)::text);
+  v_kept constant pg_catalog.jsonb := case when current_setting('perdure.lane_heads', true) <> '' then
+    perdure._recall_heads('perdure.lane_heads', _lock_lanes.workflows::text, _lock_lanes.now) end;
   v_read bigint := pg_stat_get_xact_tuples_returned('perdure.dispatch_claim_idx'::regclass);
   v_run_ids pg_catalog.uuid[];
 begin
@@ -113,8 +113,9 @@ begin
   v_read := pg_stat_get_xact_tuples_returned('perdure.dispatch_claim_idx'::regclass) - v_read;
   if v_read - coalesce(cardinality(v_run_ids), 0) > 100 then
     perform perdure._keep_heads(
-      'perdure.lane_heads', v_kept,
-      perdure._lane_heads(_lock_lanes.queues, _lock_lanes.workflows, v_kept -> 'heads', _lock_lanes.now));
+      'perdure.lane_heads', _lock_lanes.workflows::text, v_kept,
+      perdure._lane_heads(_lock_lanes.queues, _lock_lanes.workflows, v_kept -> 'heads', _lock_lanes.now),
+      _lock_lanes.now);
   end if;
   return v_run_ids;
 end;

@@ -578,7 +578,7 @@ CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with t
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._keep_heads(setting text, kept jsonb, heads jsonb) RETURNS void
+CREATE FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -694,8 +694,8 @@ CREATE FUNCTION perdure._reason_error(run_id uuid, status text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._recall_heads(setting text, whose text) RETURNS jsonb
-    LANGUAGE plpgsql
+CREATE FUNCTION perdure._recall_heads(setting text, whose text, now timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) RETURNS void
@@ -2464,7 +2464,7 @@ REVOKE ALL ON FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timest
 
 REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, kept jsonb, heads jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._know_queues(names text[], now timestamp with time zone) FROM PUBLIC;
 
@@ -2522,7 +2522,7 @@ REVOKE ALL ON FUNCTION perdure._ready_at(waits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._reason_error(run_id uuid, status text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._recall_heads(setting text, whose text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._recall_heads(setting text, whose text, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 

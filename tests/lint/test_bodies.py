@@ -25,8 +25,6 @@ CLOCK_WORDS = re.compile(r"'(?:now|today|tomorrow|yesterday)'", re.IGNORECASE)
 CLOCK_READERS = {
     "perdure.await(uuid,interval,jsonb)": "tells by two timestamps whether it stands in a transaction block; reads no time",
     "perdure.run_ticks(integer,interval)": "it really sleeps between its rounds, so it looks at the real time",
-    "perdure._recall_heads(text,text)": "a read's own duration says how often it may be made",
-    "perdure._keep_heads(text,jsonb,jsonb)": "a read's own duration says how often it may be made",
     "perdure.install.installed_at": "set by the installer, before there is a _now()",
     "perdure.role_grant.granted_at": "belongs to the installation, not to the life of a run",
 }

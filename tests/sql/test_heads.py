@@ -10,6 +10,7 @@ import pytest
 
 from support.database import Database, PostgresServer, eventually
 from support.engine import Connection, Held, Worker, call, drain, scalar, signal, start, wait
+from support.heads import always_keep
 
 LANES, WAKES = "perdure.lane_heads", "perdure.wake_head"
 QUEUES = ("default", "other")
@@ -19,20 +20,6 @@ select count(*) from perdure.complete_runs(%(worker)s, (
   from perdure.claim_runs(%(worker)s, 10000) as c
 ))
 """
-
-
-def always(database: Database) -> None:
-    """Let every claim and drain keep heads, and read from the bottom only when they are forgotten."""
-    for function in ("_lock_lanes", "_told", "_keep_heads"):
-        definition: str = database.value(
-            "select pg_get_functiondef(p.oid) from pg_proc as p where p.proname = %s and p.pronamespace = 'perdure'::regnamespace",
-            function,
-        )
-        edited = definition.replace(" > 100 then", " > -1 then").replace(
-            "v_now + 20 * (", "v_now + interval '1 hour' + ("
-        )
-        assert edited != definition, function
-        database.admin.execute(edited.encode())
 
 
 def forget(conn: Connection) -> None:
@@ -161,7 +148,7 @@ MOVES: list[Callable[[Story], None]] = [
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_stranded_longer_than_until_the_next_read_from_the_bottom(database: Database, seed: int) -> None:
-    always(database)
+    always_keep(database)
     story = Story(database, seed)
     lay_below = 0
     for _ in range(120):
@@ -177,7 +164,7 @@ def test_nothing_is_stranded_longer_than_until_the_next_read_from_the_bottom(dat
 
 
 def test_a_session_that_other_workers_use_too_does_not_lend_its_heads(database: Database) -> None:
-    always(database)
+    always_keep(database)
     conn = database.connect()
     for workflow in ("order", "refund"):
         conn.execute("select perdure.put_workflow(%s)", [workflow])
@@ -193,7 +180,7 @@ def test_a_session_that_other_workers_use_too_does_not_lend_its_heads(database: 
 
 
 def test_heads_that_were_kept_are_taken_back_with_the_transaction(database: Database) -> None:
-    always(database)
+    always_keep(database)
     conn = database.connect(autocommit=False)
     conn.execute("select perdure.put_workflow('order')")
     worker = Worker(database, conn=conn)
