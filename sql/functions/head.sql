@@ -2,8 +2,8 @@
 -- it (a transaction that commits late, a clock that was set back) is found by the next read from the bottom.
 -- Lock order: none; a session keeps its heads for itself, in a setting that its rollback takes back.
 -- Why: while some transaction keeps an old snapshot, the index entries of all that was done since stay before the first
--- live one. A head is kept only where many were read in vain, so a healthy server reads from the bottom always. They are
--- counted by pg_stat_get_xact_tuples_returned; with track_counts off there are no heads.
+-- live one. A head is kept only where many were read in vain, so a healthy server always reads from the bottom. They
+-- are counted by pg_stat_get_xact_tuples_returned; with track_counts off there are no heads.
 
 create or replace function perdure._recall_heads(setting text, whose text, now timestamptz)
 returns jsonb
