@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -62,7 +62,7 @@ class Call:
     answer: asyncio.Future[Row]
     was_in_doubt: bool = False
     not_before: float = 0.0
-    pauses: BackOff = field(default_factory=lambda: BackOff(_FIRST_BUSY_PAUSE, _LAST_BUSY_PAUSE))
+    pauses: BackOff | None = None
 
 
 class Backlog:
@@ -70,6 +70,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._queues: dict[UUID, deque[Call]] = {}
+        self._is_put_off = False
 
     def __bool__(self) -> bool:
         return bool(self._queues)
@@ -80,12 +81,22 @@ class Backlog:
 
     def due_at(self) -> float | None:
         """Return when the first of them may be sent."""
+        if not self._is_put_off:
+            return 0.0 if self._queues else None
         return min((queue[0].not_before for queue in self._queues.values()), default=None)
+
+    def put_off(self, call: Call, now: float) -> None:
+        """Send a call that was busy later, after a pause that grows."""
+        if call.pauses is None:
+            call.pauses = BackOff(_FIRST_BUSY_PAUSE, _LAST_BUSY_PAUSE)
+        call.not_before = now + call.pauses.pause()
+        self._is_put_off = True
 
     def batch(self, now: float) -> list[Call]:
         """Return what may be sent in one transaction."""
         calls: list[Call] = []
         characters = 0
+        is_put_off = False
         for run_id, queue in list(self._queues.items()):
             while queue and queue[0].answer.done():  # nobody waits for it any more
                 queue.popleft()
@@ -94,6 +105,7 @@ class Backlog:
                 continue
             head = queue[0]
             if head.not_before > now:
+                is_put_off = True
                 continue
             for call in queue:
                 if call.kind is not head.kind or (call is not head and not head.kind.has_many):
@@ -102,6 +114,7 @@ class Backlog:
                 if calls and (len(calls) >= MAX_CALLS or characters > _MAX_CHARACTERS):
                     return calls
                 calls.append(call)
+        self._is_put_off = is_put_off
         return calls
 
     def remove(self, call: Call) -> None:

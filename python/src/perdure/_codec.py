@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from json import encoder as _json
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
@@ -30,6 +31,14 @@ from ._scalars import Decoder, Mismatch
 # What jsonb would change or refuse; seen in a text, the slow and careful way is taken.
 _SUSPECT = re.compile(r"\d[eE][-+]\d|-0\.0|\\u0000")
 _PLACEHOLDER = re.compile(r'"\\u0000(-?[0-9.]+)"')
+
+
+_parser = json.JSONDecoder()
+
+
+def _parse(text: str) -> Any:
+    """Return what JSON text without space around it stands for."""
+    return _parser.raw_decode(text)[0]
 
 
 # No limit of the database lets more pass; to look at it and to send it would hold up the runs beside it.
@@ -45,9 +54,7 @@ class Codec:
     """
 
     def __init__(self) -> None:
-        self._encoder = json.JSONEncoder(
-            ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=self._plain
-        )
+        self._json = _encoder(self._plain)
         self._decoders: dict[Any, Decoder] = {}
 
     def to_json(self, value: Any) -> Any:
@@ -58,29 +65,33 @@ class Codec:
         """Return a value of a type that is not known from its JSON form; raise TypeError for none."""
         raise TypeError(f"{type!r} has no JSON form")
 
-    def encode(self, value: Any, what: str = "value") -> str:
-        """Return the value's JSON text; raise EncodingFailed, naming place and type."""
+    def encode(self, value: Any, what: str = "value", of: str | None = None) -> str:
+        """Return the value's JSON text; raise EncodingFailed, naming place (`what` of the key `of`) and type."""
         try:
-            text = self._encoder.encode(value)
+            text = self._json(value)
             if len(text) > _LONGEST:
+                what = _named(what, of)
                 raise EncodingFailed(f"{what}: {len(text):,} characters of JSON; no more than {_LONGEST:,} are kept")
             if not _SUSPECT.search(text):
-                text.encode()
+                if not text.isascii():
+                    text.encode()
                 return text
         except (TypeError, ValueError, RecursionError, AttributeError):
             pass  # the careful way finds the place, or a way
-        return self._encode_carefully(value, what)
+        return self._encode_carefully(value, _named(what, of))
 
-    def decode(self, data: Any, type: Any, what: str = "value") -> Any:
+    parse = staticmethod(_parse)
+
+    def decode(self, data: Any, type: Any, what: str = "value", of: str | None = None) -> Any:
         """Return the value that parsed JSON stands for; raise DecodingFailed, naming place and type."""
         try:
-            return self.decoder(type, what)(data)
+            return self.decoder(type, what, of)(data)
         except Mismatch as mismatch:
-            raise DecodingFailed(f"{what}{mismatch.place()}: {mismatch.problem}") from None
+            raise DecodingFailed(f"{_named(what, of)}{mismatch.place()}: {mismatch.problem}") from None
         except RecursionError:
-            raise DecodingFailed(f"{what}: nested too deeply") from None
+            raise DecodingFailed(f"{_named(what, of)}: nested too deeply") from None
 
-    def decoder(self, type: Any, what: str = "value") -> Decoder:
+    def decoder(self, type: Any, what: str = "value", of: str | None = None) -> Decoder:
         """Return the decoder of a type, made once; raise Misuse when its annotations cannot be read."""
         try:
             found = self._decoders.get(type)
@@ -92,14 +103,14 @@ class Codec:
             try:
                 found = build_decoder(type, self.from_json, self._text_of)
             except Unresolved as unresolved:
-                raise Misuse(f"{what}: {unresolved}") from None
+                raise Misuse(f"{_named(what, of)}: {unresolved}") from None
             if type_key is not None:
                 self._decoders[type_key] = found
         return found
 
-    def fingerprint(self, args: Any, kwargs: Any, what: str = "arguments") -> str:
+    def fingerprint(self, args: Any, kwargs: Any, what: str = "arguments", of: str | None = None) -> str:
         """Return the first 16 bytes of the SHA-256 of the arguments' canonical JSON text, in hex."""
-        return hashlib.sha256(self.encode([args, kwargs], what).encode()).hexdigest()[:32]
+        return hashlib.sha256(self.encode([args, kwargs], what, of).encode()).hexdigest()[:32]
 
     def _text_of(self, value: Any) -> str:
         return self.encode(value, "enum value")
@@ -125,7 +136,7 @@ class Codec:
 
     def _encode_carefully(self, value: Any, what: str) -> str:
         try:
-            text = self._encoder.encode(self._walk(value, what, 0))
+            text = self._json(self._walk(value, what, 0))
         except (TypeError, ValueError, RecursionError) as error:
             raise EncodingFailed(f"{what}: {error}") from error
         return _PLACEHOLDER.sub(r"\1", text)
@@ -173,6 +184,22 @@ class Codec:
         if not isinstance(text, str):
             raise EncodingFailed(f"{place}: a key of {_type_name(key)} has no JSON form")
         return text
+
+
+def _encoder(default: Callable[[Any], Any]) -> Callable[[Any], str]:
+    """Return what makes canonical JSON text; where the interpreter has it in C it is made once, not at each call."""
+    make = getattr(_json, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(
+            ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=default
+        ).encode
+    # what contains itself ends in a RecursionError, without a note of all that is open
+    pieces = make(None, default, _json.encode_basestring, None, ":", ",", True, False, False)
+    return lambda value: "".join(pieces(value, 0))
+
+
+def _named(what: str, of: str | None) -> str:
+    return what if of is None else f"{what} {of!r}"
 
 
 def _type_name(value: Any) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._codec import Codec
 from ._engine import Checkpoint, Claimed
@@ -23,8 +22,7 @@ from ._loop import RunLoop, Timer
 from ._steps import FROM_RECORD
 
 
-@dataclass(frozen=True, slots=True)
-class _Raised:
+class _Raised(NamedTuple):
     error: BaseException
 
 
@@ -92,7 +90,7 @@ class Delivery:
                 return _Raised(error)
         if plan is None:
             return None
-        return self._codec.decode(checkpoint.result, plan.traits.result_type, f"step {request.key!r}")
+        return self._codec.decode(checkpoint.result, plan.traits.result_type, "step", request.key)
 
     def _cancel_all(self, checkpoint: Checkpoint, withdraw: Callable[[Request], None]) -> None:
         told = checkpoint.result if isinstance(checkpoint.result, dict) else {}

@@ -19,12 +19,11 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """What is on record under one key of a run.
 
     `has_result` tells a JSON null from no result at all (a sleep that ended, a wait that timed
@@ -43,11 +42,12 @@ class Checkpoint:
     saved_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Claimed:
-    """A run as `claim_runs` handed it over, all its checkpoints read.
+    """A run as `claim_runs` handed it over, all its checkpoints read; nobody changes it.
 
-    `attempts` holds, per key without a checkpoint, the tries that failed and when the next is due.
+    `attempts` holds, per key without a checkpoint, the tries that failed and when the next is due. `head` is how every
+    JSON object about the run begins, made when first needed.
     """
 
     run_id: UUID
@@ -64,10 +64,10 @@ class Claimed:
     recoveries: int
     checkpoints: Sequence[Checkpoint]
     attempts: Mapping[str, tuple[int, datetime | None]]
+    head: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Save:
+class Save(NamedTuple):
     """One checkpoint to be saved; results and errors are JSON texts, ready to be sent.
 
     Exactly one of `result_text` and `error_text` is set.
@@ -117,8 +117,7 @@ class Wait:
     until: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """The answer to a save: `is_new` is false when the key was on record before."""
 
     is_new: bool

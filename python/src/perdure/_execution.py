@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from time import monotonic
 from typing import Any, ClassVar
 
 from ._codec import Codec
@@ -50,8 +51,8 @@ class ExecutionOptions:
 class Execution:
     """One claimed run in memory."""
 
-    in_code: ClassVar[tuple[Execution, datetime] | None] = None
-    """Whose workflow code runs at this moment, and since when: the beat's thread looks at it."""
+    in_code: ClassVar[tuple[Execution, float] | None] = None
+    """Whose workflow code runs at this moment, and since when (monotonic): the beat's thread looks at it."""
 
     def __init__(
         self, claimed: Claimed, workflow: Workflow[Any, Any], options: ExecutionOptions, engine: Engine
@@ -241,7 +242,7 @@ class Execution:
         self._is_scheduled = False
         if self._end is None or self._end.done():
             return
-        Execution.in_code = (self, self.engine.now())
+        Execution.in_code = (self, monotonic())
         try:
             self._advance()
         except (StepConflict, DecodingFailed, Misuse) as error:

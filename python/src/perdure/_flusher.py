@@ -266,7 +266,7 @@ class Flusher:
         for call in calls:
             row = found[call.kind, call.run_id, call.key]
             if row["answer"] == "busy":
-                call.not_before = now + call.pauses.pause()
+                self._backlog.put_off(call, now)
             else:
                 self._settle(call, row)
 

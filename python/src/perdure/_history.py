@@ -68,16 +68,27 @@ class Request:
 
 
 class History:
-    """The checkpoints of a claimed run that were not asked for yet."""
+    """The checkpoints of a claimed run that were not asked for yet.
+
+    `undelivered` is how many records replay has still to hand out, if the code asks for all of them.
+    """
 
     def __init__(self, claimed: Claimed) -> None:
+        self._keys: set[str] = set()
+        self._started: set[str] = set()
+        self._due: dict[str, Checkpoint] = {}
+        self.cancel: Checkpoint | None = None
+        self.last_ordinal = self.undelivered = 0
+        if claimed.checkpoints:
+            self._read(claimed)
+
+    def _read(self, claimed: Claimed) -> None:
         self._keys = {checkpoint.key for checkpoint in claimed.checkpoints}
         self._started = {c.key for c in claimed.checkpoints if c.kind == STARTED_KIND}
         self._due = {c.key: c for c in claimed.checkpoints if c.kind not in (STARTED_KIND, CANCEL_KIND)}
         self.cancel = next((c for c in claimed.checkpoints if c.kind == CANCEL_KIND), None)
         self.last_ordinal = max((c.ordinal for c in claimed.checkpoints), default=0)
         self.undelivered = len(self._due) + (self.cancel is not None)
-        """How many records replay has still to hand out, if the code asks for all of them."""
 
     def was_started(self, key: str) -> bool:
         """Tell whether an at-most-once step was under way when the run was lost."""
@@ -85,7 +96,7 @@ class History:
 
     def take(self, request: Request) -> Checkpoint | None:
         """Return the request's record, if there is one; raise StepConflict when it does not fit."""
-        record = self._due.pop(request.key, None)
+        record = self._due.pop(request.key, None) if self._due else None
         if record is None:
             return None
         if record.kind != request.kind:

@@ -89,7 +89,7 @@ class StepOptions:
     raises: tuple[type[Exception], ...] = ()
 
 
-_NOTHING = StepOptions()
+NO_OPTIONS = StepOptions()
 _ATTRIBUTE = "__perdure_step__"
 
 
@@ -134,7 +134,7 @@ def step_options(fn: Callable[..., Any]) -> StepOptions:
     """Return what `step` noted on this function, or on the one a partial or method wraps."""
     inner = getattr(fn, "func", fn)
     found = getattr(fn, _ATTRIBUTE, None) or getattr(inner, _ATTRIBUTE, None)
-    return found if isinstance(found, StepOptions) else _NOTHING
+    return found if isinstance(found, StepOptions) else NO_OPTIONS
 
 
 def step_name(fn: Callable[..., Any], options: StepOptions) -> str:

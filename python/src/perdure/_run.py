@@ -18,7 +18,7 @@ from ._engine import Checkpoint
 from ._errors import Misuse, TimedOut
 from ._hints import Unresolved
 from ._history import Request
-from ._options import Retry, Signal, StepOptions, Value, check_name
+from ._options import NO_OPTIONS, Retry, Signal, StepOptions, Value, check_name
 from ._pending import Pending
 from ._steps import StepPlan
 from ._traits import traits_of
@@ -42,7 +42,7 @@ class AsyncRun:
         claimed = execution.claimed
         self._execution = execution
         self._prefix = ""
-        self._overrides = StepOptions()
+        self._overrides = NO_OPTIONS
         self._key: str | None = None
         self.id: UUID = claimed.run_id
         self.workflow: str = claimed.workflow
@@ -50,9 +50,16 @@ class AsyncRun:
         self.scheduled_at: datetime | None = claimed.scheduled_at
         self.tags: Mapping[str, str] = dict(claimed.tags)
         self.version: str | None = execution.options.version
-        self.log: logging.Logger = _RunLogger(execution)
+        self._logs: list[logging.Logger] = []  # shared by copies, made when first asked for
         self._uuids = [0]
-        self._dice: list[random.Random] = []  # shared by copies, made when first asked for
+        self._dice: list[random.Random] = []
+
+    @property
+    def log(self) -> logging.Logger:
+        """A logger that is silent while the run replays what was logged before."""
+        if not self._logs:
+            self._logs.append(_RunLogger(self._execution))
+        return self._logs[0]
 
     @property
     def random(self) -> random.Random:
@@ -138,8 +145,8 @@ class AsyncRun:
         if kind != "step" and not traits.is_async:
             raise Misuse(f"a transaction step is an async function, which gets the connection first: {fn!r}")
         key, number = self._reserve(name or traits.name)
-        fingerprint = execution.codec.fingerprint(args, kwargs, f"arguments of {key!r}")
-        execution.codec.decoder(traits.result_type, f"result of {key!r}")
+        fingerprint = execution.codec.fingerprint(args, kwargs, "arguments of", key)
+        execution.codec.decoder(traits.result_type, "result of", key)
         options = traits.options
         plan = StepPlan(
             fn,

@@ -14,15 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import json
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._engine import Checkpoint, FailedTry, Save
 from ._errors import ClaimLost
@@ -41,8 +39,7 @@ SHORT_DELAY = timedelta(seconds=2)
 """A retry that is due sooner is waited for in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepPlan:
+class StepPlan(NamedTuple):
     """How to run a step; a transaction's function gets the connection first."""
 
     fn: Callable[..., Any]
@@ -62,6 +59,8 @@ class Phase(Enum):
     RUNNING = auto()
     SAVING = auto()
 
+
+_RESULT_OF = "result of step"
 
 FROM_RECORD: Any = object()
 """Stands for a value that is to be decoded from the record."""
@@ -194,6 +193,26 @@ class StepCall:
         """Run the function within its time-out; return its result as JSON text and as the run will see it."""
         plan, request = self.request.plan, self.request
         assert plan is not None
+        self._begin_info(plan)
+        self.phase = Phase.RUNNING
+        args = (*first, *plan.args) if first else plan.args
+        if plan.timeout is None:
+            try:
+                if plan.traits.is_async:
+                    value = await fn(*args, **plan.kwargs)
+                else:
+                    value = await self._call(partial(fn, *args, **plan.kwargs))
+            finally:
+                self.phase = Phase.SAVING
+        else:
+            value = await self._within(plan.timeout, partial(fn, *args, **plan.kwargs), plan.traits.is_async)
+        if request.is_withdrawn:
+            raise asyncio.CancelledError
+        codec = self.host.codec
+        text = codec.encode(value, _RESULT_OF, request.key)
+        return text, codec.decode(codec.parse(text), plan.traits.result_type, _RESULT_OF, request.key)
+
+    async def _within(self, timeout: timedelta, call: Callable[[], Any], is_async: bool) -> Any:
         task = asyncio.current_task()
         assert task is not None
         cut: list[bool] = []
@@ -203,32 +222,25 @@ class StepCall:
                 cut.append(True)
                 task.cancel()
 
-        self._begin_info(plan)
-        timer = self._loop.call_later(plan.timeout.total_seconds(), cut_off) if plan.timeout is not None else None
-        self.phase = Phase.RUNNING
+        timer = self._loop.call_later(timeout.total_seconds(), cut_off)
         error: BaseException | None = None
         value = None
         try:
-            value = await self._call(partial(fn, *first, *plan.args, **plan.kwargs), plan.traits.is_async)
+            value = await (call() if is_async else self._call(call))
         except BaseException as raised:
             if not cut:
                 raise
             error = raised
         finally:
             self.phase = Phase.SAVING
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
         if cut:
             if hasattr(task, "uncancel"):
                 task.uncancel()
-            if not request.is_withdrawn:
+            if not self.request.is_withdrawn:
                 shown = None if isinstance(error, asyncio.CancelledError) else error
-                raise TimeoutError(f"no result within {plan.timeout}") from shown
-        if request.is_withdrawn:
-            raise asyncio.CancelledError
-        what = f"result of step {request.key!r}"
-        text = self.host.codec.encode(value, what)
-        return text, self.host.codec.decode(json.loads(text), plan.traits.result_type, what)
+                raise TimeoutError(f"no result within {timeout}") from shown
+        return value
 
     def _begin_info(self, plan: StepPlan) -> None:
         deadline = self.host.claimed.deadline
@@ -239,9 +251,8 @@ class StepCall:
         self.info = StepInfo(self.request.key, self.attempt, self.host.claimed.run_id, deadline, told)
         running_step.set(self.info)
 
-    async def _call(self, call: Callable[[], Any], is_async: bool) -> Any:
-        if is_async:
-            return await call()
+    async def _call(self, call: Callable[[], Any]) -> Any:
+        """Run a plain function in a thread."""
         future = self.host.engine.threads.submit(contextvars.copy_context().run, _in_thread, call)
         self._threads += 1
         future.add_done_callback(self._thread_done)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from ._hints import return_type
 from ._options import StepOptions, step_name, step_options
@@ -23,18 +23,19 @@ class StepTraits:
     is_async: bool
 
 
-_known: WeakKeyDictionary[FunctionType, StepTraits] = WeakKeyDictionary()
+_known: dict[int, tuple[ref[FunctionType], StepTraits]] = {}
 
 
 def traits_of(fn: Callable[..., Any]) -> StepTraits:
     """Return a function's traits; raise Misuse without a name, Unresolved for an annotation that cannot be read."""
-    known = _known.get(fn) if isinstance(fn, FunctionType) else None
-    if known is not None:
-        return known
+    known = _known.get(id(fn))
+    if known is not None and known[0]() is fn:
+        return known[1]
     options = step_options(fn)
     traits = StepTraits(options, step_name(fn, options), return_type(fn), _is_async(fn))
     if isinstance(fn, FunctionType):
-        _known[fn] = traits
+        number = id(fn)
+        _known[number] = ref(fn, lambda _: _known.pop(number, None)), traits
     return traits
 
 

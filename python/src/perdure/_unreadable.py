@@ -6,12 +6,17 @@ does not raise where it is loaded; something stands in its place, and whoever ne
 
 from __future__ import annotations
 
+from json import JSONDecoder
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.types.json import JsonbBinaryLoader, JsonbLoader
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
 
 from ._errors import DecodingFailed
+
+_read = JSONDecoder().raw_decode
 
 AnyConnection = TypeVar("AnyConnection", bound=psycopg.BaseConnection[Any])
 
@@ -27,20 +32,22 @@ class Unreadable:
         return DecodingFailed(f"what is saved cannot be read here: {type(self.error).__name__}: {self.error}")
 
 
-class _TextLoader(JsonbLoader):
-    def load(self, data: Any) -> Any:
+class _TextLoader(Loader):
+    def load(self, data: Buffer) -> Any:
         """Return the value, or what stands for it."""
         try:
-            return super().load(data)
+            return _read(str(data, "utf-8"))[0]
         except (ValueError, RecursionError) as error:
             return Unreadable(error)
 
 
-class _BinaryLoader(JsonbBinaryLoader):
-    def load(self, data: Any) -> Any:
+class _BinaryLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> Any:
         """Return the value, or what stands for it."""
         try:
-            return super().load(data)
+            return _read(str(data, "utf-8"), 1)[0]  # behind the number of the binary form
         except (ValueError, RecursionError) as error:
             return Unreadable(error)
 

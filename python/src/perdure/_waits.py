@@ -136,6 +136,8 @@ class Waits:
     def set_alarm(self) -> None:
         """Wake the run when the first of its waits is due, while steps are in flight."""
         times = self._times
+        if not times and self._alarm is None:
+            return
         while times and (self._open.get(times[0][2].key) is not times[0][2] or times[0][0] != _due_at(times[0][2])):
             heapq.heappop(times)
         at = times[0][0] if times else None

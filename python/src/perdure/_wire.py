@@ -40,25 +40,18 @@ def checkpoint_of(found: Mapping[str, Any]) -> Checkpoint:
 
 def recorded_of(row: Mapping[str, Any], save: Save) -> Checkpoint:
     """Return the checkpoint that save_steps answers."""
-    error = row["error"]
-    readable(row["result"], error)
+    result, error = row["result"], row["error"]
+    readable(result, error)
     return Checkpoint(
-        row["ordinal"],
-        save.key,
-        row["kind"],
-        save.name,
-        row["fingerprint"],
-        error is None,
-        row["result"],
-        error,
+        row["ordinal"], save.key, row["kind"], save.name, row["fingerprint"], error is None, result, error,
         row["saved_at"].astimezone(timezone.utc),
-    )
+    )  # fmt: skip
 
 
 def claimed_of(row: Mapping[str, Any], later_steps: Sequence[Mapping[str, Any]] = ()) -> Claimed:
     """Return a claimed run from its row and the steps that did not fit into it."""
     readable(row["input"], row["tags"], row["headers"], row["steps"], later_steps)
-    steps = [*row["steps"], *later_steps]
+    steps = [*row["steps"], *later_steps] if later_steps else row["steps"]
     return Claimed(
         row["run_id"],
         row["claim"],
@@ -83,11 +76,11 @@ def claimed_of(row: Mapping[str, Any], later_steps: Sequence[Mapping[str, Any]] 
 
 def save_text(run: Claimed, save: Save) -> str:
     """Return the object that save_steps takes."""
+    name = "" if save.name is None else f',"name":{quote(save.name)}'
+    attempt = "" if save.attempt is None else f',"attempt":{save.attempt}'
+    started = "" if save.started_at is None else f',"started_at":"{save.started_at.isoformat()}"'
     outcome = f'"error":{save.error_text}' if save.error_text is not None else f'"result":{save.result_text}'
-    return (
-        f"{_head(run, save)}{_optional('name', save.name)}{_optional('attempt', save.attempt)}"
-        f"{_optional('started_at', save.started_at)},{outcome}}}"
-    )
+    return f"{_head(run, save)}{name}{attempt}{started},{outcome}}}"
 
 
 def try_text(run: Claimed, failed: FailedTry) -> str:
@@ -113,14 +106,14 @@ def end_text(run: Claimed, field: str = "", text: str | None = None) -> str:
 
 
 def _run(run: Claimed) -> str:
-    return f'{{"run_id":"{run.run_id}","claim":"{run.claim}"'
+    if not run.head:
+        run.head = f'{{"run_id":"{run.run_id}","claim":"{run.claim}"'
+    return run.head
 
 
 def _head(run: Claimed, step: Save | FailedTry) -> str:
-    return (
-        f'{_run(run)},"key":{quote(step.key)},"kind":"{step.kind}","ordinal":{step.ordinal}'
-        f"{_optional('fingerprint', step.fingerprint)}"
-    )
+    fingerprint = "" if step.fingerprint is None else f',"fingerprint":"{step.fingerprint}"'
+    return f'{run.head or _run(run)},"key":{quote(step.key)},"kind":"{step.kind}","ordinal":{step.ordinal}{fingerprint}'
 
 
 def _optional(name: str, value: str | int | datetime | None) -> str:

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -293,14 +294,15 @@ class Worker:
                     for key, since, progress in execution.running
                     if since < early
                 ]
-        if (busy := Execution.in_code) is not None and busy[1] < early:
-            execution, since = busy
+        if (busy := Execution.in_code) is not None and (seconds := time.monotonic() - busy[1]) > 1.0:
+            execution = busy[0]
+            since = now - timedelta(seconds=seconds)
             what = {"run_id": execution.claimed.run_id, "key": "(its own code, without an await)", "since": since}
             found.append({**what, "progress": None})
             logger.warning(
                 "workflow %s, run %s: its own code has run for %.0f s without an await, and all runs of this worker wait "
                 "for it; what takes long belongs in a step",
-                execution.workflow.name, execution.claimed.run_id, (now - since).total_seconds(),
+                execution.workflow.name, execution.claimed.run_id, seconds,
             )  # fmt: skip
         return found
 
