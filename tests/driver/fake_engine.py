@@ -16,7 +16,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -220,6 +220,9 @@ class FakeEngine:
         await self._commit()
         return Recorded(known is None, checkpoint)
 
+    def save_soon(self, run: Claimed, save: Save, told: Callable[[Recorded | Exception], None]) -> Travelling:
+        return Travelling(self.save(run, save), told)
+
     async def fail_step(self, run: Claimed, attempt: FailedTry) -> datetime | Checkpoint:
         row = await self._arrive("fail_step", run)
         error = jsonb(attempt.error_text)
@@ -273,6 +276,11 @@ class FakeEngine:
         await self._commit()
         return "done"
 
+    def complete_soon(self, run: Claimed, result_text: str, told: Callable[[Exception | None], None]) -> None:
+        Travelling(
+            self.complete(run, result_text), lambda answer: told(answer if isinstance(answer, Exception) else None)
+        )
+
     async def fail(self, run: Claimed, error_text: str) -> str:
         row = await self._arrive("fail", run)
         row.status, row.error, row.claim = row.cancel or "failed", jsonb(error_text), None
@@ -307,6 +315,22 @@ class FakeEngine:
     async def still_held(self, run: Claimed) -> bool:
         self.calls.append("still_held")
         return not self.is_dead and self.store.rows[run.run_id].claim == run.claim
+
+
+class Travelling:
+    """What was handed over, on its way to the database and back."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], told: Callable[[Any], None]) -> None:
+        self._told = told
+        self._task = asyncio.ensure_future(work)
+        self._task.add_done_callback(self._arrived)
+
+    def give_up(self) -> None:
+        self._task.cancel()
+
+    def _arrived(self, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled():
+            self._told(task.exception() or task.result())
 
 
 class FakeConnection:

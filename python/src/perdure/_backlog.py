@@ -10,9 +10,8 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -53,16 +52,30 @@ ENDS = frozenset({COMPLETE, FAIL})
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One thing that a run asks; `text` is its JSON object, `key` names it among others of its run."""
+    """One thing that a run asks; `text` is its JSON object, `key` names it among others of its run.
+
+    `told` hears the answer's row or the error, once and at once, unless the call was given up before.
+    """
 
     kind: Kind
     run_id: UUID
     key: str | None
     text: str
-    answer: asyncio.Future[Row]
+    told: Callable[[Call, Row | None, Exception | None], None]
     was_in_doubt: bool = False
     not_before: float = 0.0
     pauses: BackOff | None = None
+    is_over: bool = False
+
+    def give_up(self) -> None:
+        """Note that nobody waits for the answer any more."""
+        self.is_over = True
+
+    def tell(self, row: Row | None, error: Exception | None) -> None:
+        """Pass the answer on."""
+        if not self.is_over:
+            self.is_over = True
+            self.told(self, row, error)
 
 
 class Backlog:
@@ -98,7 +111,7 @@ class Backlog:
         characters = 0
         is_put_off = False
         for run_id, queue in list(self._queues.items()):
-            while queue and queue[0].answer.done():  # nobody waits for it any more
+            while queue and queue[0].is_over:  # nobody waits for it any more
                 queue.popleft()
             if not queue:
                 del self._queues[run_id]
@@ -129,5 +142,4 @@ class Backlog:
         """Give up the calls of these runs, or of all: their claims are lost."""
         for run_id in list(self._queues if run_ids is None else run_ids):
             for call in self._queues.pop(run_id, ()):
-                if not call.answer.done():
-                    call.answer.set_exception(ClaimLost(f"the claim on run {run_id} is lost"))
+                call.tell(None, ClaimLost(f"the claim on run {run_id} is lost"))

@@ -24,7 +24,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from . import _sql, _wire
-from ._backlog import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Kind, Row
+from ._backlog import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Call, Kind, Row
 from ._clock import Clock
 from ._connect import Connector, limit_idle
 from ._engine import (
@@ -41,7 +41,7 @@ from ._engine import (
     SuspendAnswer,
     Wait,
 )
-from ._errors import ClaimLost
+from ._errors import ClaimLost, DecodingFailed
 from ._flusher import Flusher
 from ._sql import Schema
 
@@ -112,6 +112,24 @@ class Carrier:
         # Nobody else saves under this claim: after a doubt, what is on record is our own.
         return Recorded(row["answer"] == "saved" or was_in_doubt, _wire.recorded_of(row, save))
 
+    def save_soon(self, run: Claimed, save: Save, told: Callable[[Recorded | Exception], None]) -> Call:
+        """Hand over one checkpoint, and return at once."""
+
+        def answered(call: Call, row: Row | None, error: Exception | None) -> None:
+            answer: Recorded | Exception
+            try:
+                if row is None:
+                    answer = error or AssertionError("neither an answer nor an error")
+                else:
+                    answer = Recorded(row["answer"] == "saved" or call.was_in_doubt, _wire.recorded_of(row, save))
+            except DecodingFailed as unreadable:
+                answer = unreadable
+            told(answer)
+
+        call = Call(SAVE, run.run_id, save.key, _wire.save_text(run, save), answered)
+        self._flusher.send(call)
+        return call
+
     async def fail_step(self, run: Claimed, attempt: FailedTry) -> datetime | Checkpoint:
         """Record a failed try; return when to try again, or the final error's checkpoint."""
 
@@ -143,6 +161,11 @@ class Carrier:
     async def complete(self, run: Claimed, result_text: str) -> str:
         """End the run with its result; return done, or the act that came first."""
         return await self._let_go(COMPLETE, run, _wire.end_text(run, "result", result_text))
+
+    def complete_soon(self, run: Claimed, result_text: str, told: Callable[[Exception | None], None]) -> None:
+        """End the run with its result, and return at once."""
+        text = _wire.end_text(run, "result", result_text)
+        self._flusher.send(Call(COMPLETE, run.run_id, None, text, lambda _call, _row, error: told(error)))
 
     async def fail(self, run: Claimed, error_text: str) -> str:
         """End the run with its error; return done, or the act that came first."""

@@ -44,12 +44,27 @@ def never_ended() -> int:
     return len(_never_ended)
 
 
-async def conclude(execution: Execution, ending: Ending) -> None:
-    """Tell the engine how the run leaves, and unwind its code; log what cannot be told."""
+def complete_at_once(execution: Execution, told: Callable[[Exception | None], None]) -> bool:
+    """Complete a run of which nothing is left, without a task that waits for it; return false where there is more to do."""
+    if execution.calls or not execution.loop.is_empty:
+        return False
+    text, error = _outcome(execution)
+    if error is not None:
+        return False
+    execution.is_unwinding = True
+    execution.engine.complete_soon(execution.claimed, text, told)
+    return True
+
+
+async def conclude(execution: Execution, ending: Ending, refused: Exception | None = None) -> None:
+    """Tell the engine how the run leaves, and unwind its code; log what cannot be told.
+
+    `refused` is why a run that has returned cannot be completed, where that is known.
+    """
     engine, claimed = execution.engine, execution.claimed
     try:
         if ending is Ending.RETURNED:
-            await _end(execution)
+            await _end(execution, refused)
         elif ending is Ending.STUCK:
             error = execution.stuck
             assert error is not None
@@ -69,10 +84,10 @@ async def conclude(execution: Execution, ending: Ending) -> None:
         execution.forget()
 
 
-async def _end(execution: Execution) -> None:
+async def _end(execution: Execution, refused: Exception | None) -> None:
     """Complete or fail the run by what its function returned or raised."""
     engine, claimed = execution.engine, execution.claimed
-    text, error = _outcome(execution)
+    text, error = _outcome(execution) if refused is None else ("", refused)
     # Tasks that nobody waited for end with the run; their steps are waited for.
     await _unwind(execution)
     await _quieten(execution)
@@ -82,16 +97,16 @@ async def _end(execution: Execution) -> None:
         try:
             await _tell(execution, lambda: engine.complete(claimed, text))
             return
-        except Exception as refused:  # noqa: BLE001  too large, or refused by jsonb
-            error = refused
+        except Exception as too_large:  # noqa: BLE001  or refused by jsonb
+            error = too_large
     if not isinstance(error, Cancelled):
         logger.warning("workflow %s, run %s fails: %s", execution.workflow.name, claimed.run_id, described(error))
     failed = error_text(error, execution.codec)
     try:
         await _tell(execution, lambda: engine.fail(claimed, failed))
-    except Exception as refused:
+    except Exception as unsaved:
         logger.exception("the end of run %s cannot be saved", claimed.run_id)
-        reason = f"the end of the run cannot be saved: {described(refused)}"
+        reason = f"the end of the run cannot be saved: {described(unsaved)}"
         await _tell(execution, lambda: engine.release(claimed, reason))
 
 

@@ -14,7 +14,7 @@ Invariants of this file:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -153,6 +153,14 @@ class ConnectionLost(Exception):
     """The connection of a transaction broke before the COMMIT was acknowledged; its cause is what was raised."""
 
 
+class Sent(Protocol):
+    """Something that was handed over and has no answer yet."""
+
+    def give_up(self) -> None:
+        """Note that nobody is to be told any more."""
+        ...
+
+
 class Engine(Protocol):
     """What a worker does for its runs."""
 
@@ -174,6 +182,10 @@ class Engine(Protocol):
         """
         ...
 
+    def save_soon(self, run: Claimed, save: Save, told: Callable[[Recorded | Exception], None]) -> Sent:
+        """Hand over one checkpoint as `save` does, and return at once; `told` hears later what became of it."""
+        ...
+
     async def fail_step(self, run: Claimed, attempt: FailedTry) -> datetime | Checkpoint:
         """Record a failed try; return when to try again, or the final error's checkpoint."""
         ...
@@ -187,6 +199,10 @@ class Engine(Protocol):
 
     async def complete(self, run: Claimed, result_text: str) -> str:
         """End the run with its result; return done, or the act that came first."""
+        ...
+
+    def complete_soon(self, run: Claimed, result_text: str, told: Callable[[Exception | None], None]) -> None:
+        """End the run as `complete` does, and return at once; `told` hears later whether it was refused."""
         ...
 
     async def fail(self, run: Claimed, error_text: str) -> str:

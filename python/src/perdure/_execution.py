@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 
 from ._codec import Codec
 from ._delivery import Delivery
-from ._ending import Ending, Unwinding, conclude
+from ._ending import Ending, Unwinding, complete_at_once, conclude
 from ._engine import Checkpoint, Claimed, Engine
-from ._errors import DecodingFailed, Misuse, StepConflict, Stuck
+from ._errors import ClaimLost, DecodingFailed, Misuse, StepConflict, Stuck
 from ._history import History, Request
 from ._keys import Keys
 from ._ledger import Ledger
@@ -34,6 +34,7 @@ from ._pending import Pending, Race
 from ._registry import Workflow
 from ._run import AsyncRun
 from ._steps import Phase, StepCall
+from ._turns import Turns
 from ._waits import Waits
 
 logger = logging.getLogger("perdure")
@@ -46,6 +47,7 @@ class ExecutionOptions:
     codec: Codec = field(default_factory=Codec)
     retry: Retry = field(default_factory=Retry)
     version: str | None = None
+    turns: Turns = field(default_factory=Turns)
 
 
 class Execution:
@@ -82,25 +84,34 @@ class Execution:
         self._is_scheduled = False
         self._refusals = 0
         self._worker_loop: asyncio.AbstractEventLoop | None = None
-        self._end: asyncio.Future[Ending] | None = None
+        self._left: Callable[[BaseException | None], None] | None = None
+        self._ending: Ending | None = None
+        self._concluding: asyncio.Task[None] | None = None
         self._quiet: asyncio.Future[None] | None = None
 
     # What the worker calls
 
-    async def run(self) -> None:
-        """Carry the run to its end, its suspension, its release or the loss of its claim."""
+    def begin(self, left: Callable[[BaseException | None], None]) -> None:
+        """Carry the run to its end, its suspension, its release or the loss of its claim.
+
+        Returns at once; `left` is called once it has left memory, with the error where the driver failed.
+        """
         self._worker_loop = asyncio.get_running_loop()
-        self._end = self._worker_loop.create_future()
+        self._left = left
         if self.is_dropped:
             self.finish(Ending.GONE)
         self.schedule()
+
+    async def run(self) -> None:
+        """Carry the run as `begin` does, and wait until it has left memory; to be cancelled is to lose the claim."""
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begin(lambda error: gone.set_result(None) if error is None else gone.set_exception(error))
         try:
-            ending = await self._end
+            await asyncio.shield(gone)
         except asyncio.CancelledError:
             self.drop()
-            await conclude(self, Ending.GONE)
+            await gone
             raise
-        await conclude(self, ending)
 
     def tell(self) -> None:
         """Note that something came for the run: look at the next rest."""
@@ -236,11 +247,11 @@ class Execution:
     def schedule(self) -> None:
         if not self._is_scheduled and self._worker_loop is not None and not self._worker_loop.is_closed():
             self._is_scheduled = True
-            self._worker_loop.call_soon(self._drive, context=self.context)
+            self.options.turns.add(self._worker_loop, self.context, self._drive)
 
     def _drive(self) -> None:
         self._is_scheduled = False
-        if self._end is None or self._end.done():
+        if self._ending is not None:
             return
         Execution.in_code = (self, monotonic())
         try:
@@ -346,9 +357,29 @@ class Execution:
 
     def finish(self, ending: Ending, error: Stuck | None = None) -> None:
         self._waits.clear_alarm()
-        self.stuck = error
-        if self._end is not None and not self._end.done():
-            self._end.set_result(ending)
+        if self._worker_loop is None or self._ending is not None:
+            return
+        self.stuck, self._ending = error, ending
+        if ending is not Ending.RETURNED or not complete_at_once(self, self._completed):
+            self._conclude(ending, None)
+
+    def _completed(self, refused: Exception | None) -> None:
+        if refused is None or isinstance(refused, ClaimLost):
+            self.is_dropped |= refused is not None
+            self.forget()
+            self._leave(None)
+        else:
+            self._conclude(Ending.RETURNED, refused)
+
+    def _conclude(self, ending: Ending, refused: Exception | None) -> None:
+        assert self._worker_loop is not None
+        self._concluding = self._worker_loop.create_task(conclude(self, ending, refused))
+        self._concluding.add_done_callback(lambda task: self._leave(None if task.cancelled() else task.exception()))
+
+    def _leave(self, error: BaseException | None) -> None:
+        left, self._left, self._concluding = self._left, None, None
+        if left is not None:
+            left(error)
 
     async def until_quiet(self) -> None:
         """Wait until the last step in flight has ended."""

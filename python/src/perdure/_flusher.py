@@ -91,10 +91,28 @@ class Flusher:
 
     async def call(self, kind: Kind, run_id: UUID, text: str, key: str | None = None) -> tuple[Row, bool]:
         """Send a call with the next flush; return its row, and whether an earlier sending may have been its own."""
-        call = Call(kind, run_id, key, text, asyncio.get_running_loop().create_future())
+        answer: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
+
+        def told(_: Call, row: Row | None, error: Exception | None) -> None:
+            if answer.done():
+                return
+            if row is None:
+                answer.set_exception(error or AssertionError("neither an answer nor an error"))
+            else:
+                answer.set_result(row)
+
+        call = Call(kind, run_id, key, text, told)
+        self.send(call)
+        try:
+            return await answer, call.was_in_doubt
+        finally:
+            call.give_up()
+
+    def send(self, call: Call) -> None:
+        """Send a call with the next flush."""
         self._backlog.add(call)
-        self._wake.set()
-        return await call.answer, call.was_in_doubt
+        if not self._wake.is_set():
+            self._wake.set()
 
     def wake(self) -> None:
         """Look again whether there is something to do: there is room for more runs."""
@@ -222,7 +240,7 @@ class Flusher:
                 middle = len(calls) // 2
                 await self._send(conn, worker_id, calls[:middle], 0)
                 # what was busy in the first half holds up its own run
-                stopped = {call.run_id for call in calls[:middle] if not call.answer.done()}
+                stopped = {call.run_id for call in calls[:middle] if not call.is_over}
                 await self._send(conn, worker_id, [c for c in calls[middle:] if c.run_id not in stopped], 0)
             return
         self._take_answers(calls, answers)
@@ -274,15 +292,13 @@ class Flusher:
         self._backlog.remove(call)
         if isinstance(outcome, dict):
             self._host.let_go(call, outcome["answer"])
-        if call.answer.done():
-            return
         if isinstance(outcome, Exception):
             refused = _sql.refusal(outcome) if isinstance(outcome, psycopg.Error) else None
-            call.answer.set_exception(refused or outcome)
+            call.tell(None, refused or outcome)
         elif outcome["answer"] == "lost":
-            call.answer.set_exception(ClaimLost(f"the claim on run {call.run_id} is lost"))
+            call.tell(None, ClaimLost(f"the claim on run {call.run_id} is lost"))
         else:
-            call.answer.set_result(outcome)
+            call.tell(outcome, None)
 
     async def _take_claims(self, conn: Connection, worker_id: UUID, rows: Sequence[Row]) -> None:
         if rows:

@@ -18,19 +18,23 @@ class Ledger:
         self.last = last_ordinal
         self._settled = settled
         self.sent: dict[int, None] = {}
-        self._is_held = False
+        self.is_held = False
         self._queue: list[asyncio.Future[None]] = []
 
     async def turn(self) -> int:
         """Wait until saves may be handed over; return the ordinal of this one."""
         await self.freed()
+        return self.next()
+
+    def next(self) -> int:
+        """Return the ordinal of a save that is handed over at once; nobody may hold the ledger."""
         self.last += 1
         self.sent[self.last] = None
         return self.last
 
     async def freed(self) -> None:
         """Wait until saves may be handed over."""
-        while self._is_held:
+        while self.is_held:
             waiter = asyncio.get_running_loop().create_future()
             self._queue.append(waiter)
             await waiter
@@ -38,7 +42,7 @@ class Ledger:
     def answered(self, ordinal: int) -> None:
         """Note that this save needs no more waiting for, whatever became of it."""
         self.sent.pop(ordinal, None)
-        if self._is_held and not self.sent:  # whoever holds it waited for this
+        if self.is_held and not self.sent:  # whoever holds it waited for this
             self._settled()
 
     def is_blocked(self, ordinal: int) -> bool:
@@ -47,7 +51,7 @@ class Ledger:
 
     def hold(self) -> None:
         """Hand over nothing more until `free`."""
-        self._is_held = True
+        self.is_held = True
 
     def close(self) -> None:
         """Let go of whoever is told."""
@@ -55,7 +59,7 @@ class Ledger:
 
     def free(self) -> None:
         """Let the saves that waited go on."""
-        self._is_held = False
+        self.is_held = False
         queue, self._queue = self._queue, []
         for waiter in queue:
             if not waiter.done():

@@ -22,7 +22,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._engine import Checkpoint, FailedTry, Save
+from ._engine import Checkpoint, FailedTry, Recorded, Save, Sent
 from ._errors import ClaimLost
 from ._failures import described, error_text, interrupted_text
 from ._history import STARTED_KIND, Request, started_key
@@ -79,6 +79,8 @@ class StepCall:
         self.info: StepInfo | None = None
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._has_begun = False
+        self._sent: Sent | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._threads = 0
         self._owed_slots = 0
@@ -90,20 +92,20 @@ class StepCall:
         """Begin the first try here, or wait for the one that is due."""
         plan = self.request.plan
         if plan is None:
-            self._spawn(self._save(self.request.text or "null", None))
+            self._spawn(self._save, self.request.text or "null", None)
         elif plan.at_most_once and self.host.was_started(self.request.key):
-            self._spawn(self._save_text(None, interrupted_text(self.host.codec), FROM_RECORD))
+            self._spawn(self._save, None, FROM_RECORD, interrupted_text(self.host.codec))
         elif self._retry_at is not None:
             self._back_off(self._retry_at)
         else:
-            self._spawn(self._try())
+            self._spawn(self._try)
 
     def retry(self) -> None:
         """Begin the try that has become due."""
         self.request.retry_at = None
         self._timer = None
         self.phase = Phase.QUEUED
-        self._spawn(self._try())
+        self._spawn(self._try)
 
     def cancel(self) -> None:
         """Give the step up, unless its outcome is on the way into the record."""
@@ -112,43 +114,63 @@ class StepCall:
         self._stop_timer()
         if self._task is not None and self.phase is not Phase.SAVING and not self._is_cancelled:
             self._is_cancelled = True  # once: a second one would cut off its clean-up
-            self._task.cancel()
+            self._cancel(self._task)
 
     def stop(self) -> None:
         """Begin nothing more; a try that runs goes on."""
         self._stop_timer()
         if self._task is not None and self.phase is Phase.QUEUED:
-            self._task.cancel()
+            self._cancel(self._task)
 
     def drop(self) -> None:
         """Cancel everything, also what is on its way into the record: the claim is lost."""
         self.cancel()
         if self._task is not None and not self._is_cancelled:
             self._is_cancelled = True
-            self._task.cancel()
+            self._cancel(self._task)
+        if self._sent is not None:
+            self._sent.give_up()
+            self._sent = None
+            self._check_ended()
 
     # One try
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._task = self.host.context.copy().run(self._loop.create_task, work)
-        self._task.add_done_callback(self._ended)
+    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        self._has_begun = False
+        self._task = self.host.context.copy().run(self._loop.create_task, self._carry(work, *args))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._task = None
-        error = None if task.cancelled() else task.exception()
+    async def _carry(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        self._has_begun = True
+        try:
+            await work(*args)
+        except Exception as error:  # noqa: BLE001  whatever it is, the run hears of it
+            self._task = None
+            self._refused(error)
+        finally:  # not in a callback of the task: it would be one more round of the loop for every step
+            self._task = None
+            self._check_ended()
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        if not self._has_begun:  # nor will it
+            task.add_done_callback(self._never_began)
+        task.cancel()
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:
+            self._task = None
+            self._check_ended()
+
+    def _refused(self, error: Exception) -> None:
         if isinstance(error, ClaimLost):
             self.host.drop()
-        elif isinstance(error, Exception):
-            logger.error(
-                "step %r of run %s cannot be saved", self.request.key, self.host.claimed.run_id, exc_info=error
-            )
-            self.host.stop(f"step {self.request.key!r} cannot be saved: {described(error)}")
-        self._check_ended()
+            return
+        logger.error("step %r of run %s cannot be saved", self.request.key, self.host.claimed.run_id, exc_info=error)
+        self.host.stop(f"step {self.request.key!r} cannot be saved: {described(error)}")
 
     @property
     def is_over(self) -> bool:
         """Whether nothing of it is under way in this worker."""
-        return self._task is None and self._timer is None and not self._threads
+        return self._task is None and self._sent is None and self._timer is None and not self._threads
 
     def _check_ended(self) -> None:
         if self.is_over:
@@ -286,23 +308,28 @@ class StepCall:
             self.host.ledger.answered(ordinal)
         return not self.request.is_withdrawn
 
-    async def _save(self, text: str, value: Any) -> None:
-        try:
-            await self._save_text(text, None, value)
-        except ClaimLost:
-            raise
-        except Exception as error:  # noqa: BLE001  too large, or refused by jsonb: no other try would help
-            await self.fail(error, is_final=True)
-
-    async def _save_text(self, result: str | None, error: str | None, value: Any) -> None:
+    async def _save(self, result: str | None, value: Any, error: str | None = None) -> None:
+        """Send the outcome on its way into the record; nobody waits for the answer, it comes to `_told`."""
         self.phase = Phase.SAVING
-        ordinal = await self.host.ledger.turn()
-        try:
-            recorded = await self.host.engine.save(self.host.claimed, self.save_of(ordinal, result, error))
-        except BaseException:
+        host, ledger = self.host, self.host.ledger
+        if ledger.is_held:
+            await ledger.freed()
+        ordinal = ledger.next()
+        save = self.save_of(ordinal, result, error)
+        self._sent = host.engine.save_soon(host.claimed, save, lambda answer: self._told(ordinal, value, answer))
+
+    def _told(self, ordinal: int, value: Any, answer: Recorded | Exception) -> None:
+        self._sent = None
+        if isinstance(answer, Recorded):
+            value = value if answer.is_new else FROM_RECORD
+            self.host.acknowledged(ordinal, self.request, answer.checkpoint, value)
+        else:
             self.host.ledger.answered(ordinal)
-            raise
-        self.host.acknowledged(ordinal, self.request, recorded.checkpoint, value if recorded.is_new else FROM_RECORD)
+            if isinstance(answer, ClaimLost):
+                self._refused(answer)
+            else:  # too large, or refused by jsonb: no other try would help
+                self._spawn(partial(self.fail, answer, is_final=True))
+        self._check_ended()
 
     def save_of(self, ordinal: int, result: str | None, error: str | None = None) -> Save:
         request = self.request

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from ._flusher import Flusher
 from ._registry import WorkflowRegistry
 from ._sql import Schema
 from ._ticker import Ticker
+from ._turns import Turns
 
 logger = logging.getLogger("perdure")
 
@@ -78,11 +80,12 @@ class Worker:
         self._connector = Connector(dsn, f"perdure worker {self.name}")
         self._schema = schema
         self._registry = registry
-        self._execution_options = replace(execution_options, version=options.version)
+        self._execution_options = replace(execution_options, version=options.version, turns=Turns())
         self._options = options
         self._worker_id: UUID | None = None
         self._claims: dict[UUID, Execution] = {}
-        self._tasks: dict[asyncio.Task[None], Execution] = {}
+        self._in_memory: dict[Execution, None] = {}
+        self._emptied: asyncio.Future[None] | None = None
         self._pausing: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self._hold: str | None = None
@@ -118,8 +121,8 @@ class Worker:
             for execution in list(self._claims.values()):
                 execution.release_soon()
             await self._until_ended(deadline - self._loop.time())
-            if self._tasks:
-                logger.warning("%s runs did not rest in time, they are dropped", len(self._tasks))
+            if self._in_memory:
+                logger.warning("%s runs did not rest in time, they are dropped", len(self._in_memory))
                 self.drop(list(self._claims))
                 await self._until_ended(1.0)
             self._flusher.close()
@@ -139,16 +142,18 @@ class Worker:
         return conn
 
     async def _until_ended(self, seconds: float) -> None:
-        end = self._loop.time() + seconds
-        while self._tasks and (left := end - self._loop.time()) > 0:
-            await asyncio.wait(list(self._tasks), timeout=left)
+        if self._in_memory and seconds > 0:
+            self._emptied = self._loop.create_future()
+            await asyncio.wait([self._emptied], timeout=seconds)
 
     async def _end(self) -> None:
-        for task in [*self._tasks, *([self._flushing] if self._flushing is not None else [])]:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task], timeout=1.0)
+        for execution in list(self._in_memory):
+            execution.drop()
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.wait([self._flushing], timeout=1.0)
         self._backlog.forget()
+        await self._until_ended(1.0)
         self._ticker.stop()
         self._beat.stop()
         for thread in (self._beat, self._ticker):
@@ -190,9 +195,8 @@ class Worker:
                 pausing.add_done_callback(self._pausing.discard)
                 continue
             self._claims[claimed.run_id] = execution
-            task = self._loop.create_task(execution.run(), name=f"perdure run {claimed.run_id}")
-            self._tasks[task] = execution
-            task.add_done_callback(self._ended)
+            self._in_memory[execution] = None
+            execution.begin(partial(self._gone, execution))
             if self._is_stopping:
                 execution.release_soon()
 
@@ -227,11 +231,13 @@ class Worker:
         self._backlog.forget()
         self.drop(list(self._claims))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        execution = self._tasks.pop(task)
+    def _gone(self, execution: Execution, error: BaseException | None) -> None:
+        self._in_memory.pop(execution)
+        if not self._in_memory and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
         self._carrier.forget(execution.claimed.claim)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("run %s broke the worker", execution.claimed.run_id, exc_info=task.exception())
+        if error is not None:
+            logger.error("run %s broke the worker", execution.claimed.run_id, exc_info=error)
         if self._claims.get(execution.claimed.run_id) is execution:  # it left without an answer
             del self._claims[execution.claimed.run_id]
             self._flusher.reconcile()
