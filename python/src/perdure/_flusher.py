@@ -32,6 +32,7 @@ logger = logging.getLogger("perdure")
 
 Connection = psycopg.AsyncConnection[Any]
 
+_HOT_PAUSE, _HOT_TIME = 0.002, 0.02  # so often it is asked for runs, and for so long after the last work
 _RIDE_PAUSE = 0.005  # after a claim that found nothing, the next that goes along with saves
 
 
@@ -83,6 +84,7 @@ class Flusher:
         self._must_reconcile = False
         self._is_closing = False
         self._idle = BackOff(0.002, 0.25)
+        self._busy_until = 0.0
         self._claim_at = 0.0
         self._empty_at = 0.0
         self._trouble = BackOff(0.05, 2.0)
@@ -116,9 +118,13 @@ class Flusher:
 
     def wake(self) -> None:
         """Look again whether there is something to do: there is room for more runs."""
+        self._worked()
+        self._wake.set()
+
+    def _worked(self) -> None:
         self._idle.reset()
         self._claim_at = 0.0
-        self._wake.set()
+        self._busy_until = asyncio.get_running_loop().time() + _HOT_TIME
 
     def reconcile(self) -> None:
         """Compare with the database what is held, before the next flush."""
@@ -302,11 +308,12 @@ class Flusher:
 
     async def _take_claims(self, conn: Connection, worker_id: UUID, rows: Sequence[Row]) -> None:
         if rows:
-            self._idle.reset()
-            self._claim_at = 0.0
+            self._worked()
         else:
             self._empty_at = asyncio.get_running_loop().time()
-            self._claim_at = self._empty_at + self._idle.pause()
+            # who answers one run at a time is asked for the next one right after the last
+            pause = _HOT_PAUSE if self._empty_at < self._busy_until else self._idle.pause()
+            self._claim_at = self._empty_at + pause
             return
         claimed = []
         for row in rows:
