@@ -249,7 +249,7 @@ begin
   v_new := perdure._insert_saves(save_steps.saves, v_held);
 
   return query
-  select n.run_id, n.key, 'saved', n.result, n.error, n.ordinal, n.kind, encode(n.fingerprint, 'hex'), n.saved_at
+  select n.run_id, n.key, 'saved', null::jsonb, null::jsonb, n.ordinal, null, null, n.saved_at
   from unnest(v_new) as n;
   if cardinality(v_new) = jsonb_array_length(save_steps.saves) then
     return;
@@ -274,7 +274,8 @@ comment on function perdure.save_steps(uuid, jsonb) is
 'Save checkpoints of runs that the worker holds.
 saves is an array of objects with run_id, claim, key, kind, ordinal, and result or error; optional: name, fingerprint
 (hex), attempt, started_at. Returns for each key, in no order: saved; on_record (it was saved before); busy (send again
-alone); lost (drop the run). With the first two comes what is on record: result, error, ordinal, kind, fingerprint (hex), saved_at.
+alone); lost (drop the run). With the first two come ordinal and saved_at, with on_record all that is on record: result,
+error, kind, fingerprint (hex); what was saved now is on record as it was sent.
 Raises PD002 where the worker is not registered, 22023 for what is not complete or names a run by two claims, PD010 for
 a too large result, 55000 outside READ COMMITTED. Locks the worker''s row and the runs'' dispatch rows shared, without
 waiting.';

@@ -36,7 +36,7 @@ _PLACEHOLDER = re.compile(r'"\\u0000(-?[0-9.]+)"')
 _parser = json.JSONDecoder()
 
 
-def _parse(text: str) -> Any:
+def parse(text: str) -> Any:
     """Return what JSON text without space around it stands for."""
     return _parser.raw_decode(text)[0]
 
@@ -79,8 +79,6 @@ class Codec:
         except (TypeError, ValueError, RecursionError, AttributeError):
             pass  # the careful way finds the place, or a way
         return self._encode_carefully(value, _named(what, of))
-
-    parse = staticmethod(_parse)
 
     def decode(self, data: Any, type: Any, what: str = "value", of: str | None = None) -> Any:
         """Return the value that parsed JSON stands for; raise DecodingFailed, naming place and type."""

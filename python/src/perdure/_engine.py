@@ -7,8 +7,9 @@ Invariants of this file:
   the COMMIT was acknowledged, `save_in_transaction` aside, whose COMMIT the caller makes. `busy` is sent again inside it; the caller never sees it.
 * A method whose answer is "lost" raises `ClaimLost`; the execution then drops all it holds in
   memory and saves nothing more.
-* What a `Checkpoint` holds is what the database recorded, never what was sent: the parsed jsonb,
-  and the `saved_at` of the row. `run.now()` is made of it, so live and replay must see one value.
+* What a `Checkpoint` holds is what the database recorded: the parsed jsonb (of a new one, the text that was sent,
+  which jsonb does not change: see `_codec`), and the `saved_at` of the row. `run.now()` is made of it, so live and
+  replay must see one value.
 """
 
 from __future__ import annotations
@@ -118,7 +119,10 @@ class Wait:
 
 
 class Recorded(NamedTuple):
-    """The answer to a save: `is_new` is false when the key was on record before."""
+    """The answer to a save: `is_new` is false when the key was on record before.
+
+    The checkpoint of a new one has no result, for whoever saved it has it.
+    """
 
     is_new: bool
     checkpoint: Checkpoint

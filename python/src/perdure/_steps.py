@@ -22,6 +22,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._codec import parse
 from ._engine import Checkpoint, FailedTry, Recorded, Save, Sent
 from ._errors import ClaimLost
 from ._failures import described, error_text, interrupted_text
@@ -92,20 +93,20 @@ class StepCall:
         """Begin the first try here, or wait for the one that is due."""
         plan = self.request.plan
         if plan is None:
-            self._spawn(self._save, self.request.text or "null", None)
+            self._spawn(self._carry(self._save, self.request.text or "null", None))
         elif plan.at_most_once and self.host.was_started(self.request.key):
-            self._spawn(self._save, None, FROM_RECORD, interrupted_text(self.host.codec))
+            self._spawn(self._carry(self._save, None, FROM_RECORD, interrupted_text(self.host.codec)))
         elif self._retry_at is not None:
             self._back_off(self._retry_at)
         else:
-            self._spawn(self._try)
+            self._spawn(self._try())
 
     def retry(self) -> None:
         """Begin the try that has become due."""
         self.request.retry_at = None
         self._timer = None
         self.phase = Phase.QUEUED
-        self._spawn(self._try)
+        self._spawn(self._try())
 
     def cancel(self) -> None:
         """Give the step up, unless its outcome is on the way into the record."""
@@ -135,32 +136,31 @@ class StepCall:
 
     # One try
 
-    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._has_begun = False
-        self._task = self.host.context.copy().run(self._loop.create_task, self._carry(work, *args))
+        self._task = self.host.context.copy().run(self._loop.create_task, work)
 
     async def _carry(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self._has_begun = True
         try:
             await work(*args)
-        except Exception as error:  # noqa: BLE001  whatever it is, the run hears of it
-            self._task = None
+        except Exception as error:  # noqa: BLE001  the run hears of it
             self._refused(error)
-        finally:  # not in a callback of the task: it would be one more round of the loop for every step
-            self._task = None
-            self._check_ended()
+        finally:
+            self._work_ended()
+
+    def _work_ended(self) -> None:
+        """Come to the end of a task's work: not in a callback of it, which is one more round of the loop for each step."""
+        self._task = None
+        self._check_ended()
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
         if not self._has_begun:  # nor will it
-            task.add_done_callback(self._never_began)
+            task.add_done_callback(lambda _: self._work_ended())
         task.cancel()
 
-    def _never_began(self, task: asyncio.Task[None]) -> None:
-        if self._task is task:
-            self._task = None
-            self._check_ended()
-
     def _refused(self, error: Exception) -> None:
+        self._task = None
         if isinstance(error, ClaimLost):
             self.host.drop()
             return
@@ -177,33 +177,40 @@ class StepCall:
             self.host.call_ended(self)
 
     async def _try(self) -> None:
+        # The outermost coroutine of its task: of a GeneratorExit that a future holds, those within hear by being closed.
+        self._has_begun = True
         host, plan = self.host, self.request.plan
         assert plan is not None
         failure: BaseException | None = None
         text, value = "null", None
-        await host.engine.step_slots.acquire()
         try:
-            if self.request.is_withdrawn or host.is_stopping:
+            await host.engine.step_slots.acquire()
+            try:
+                if self.request.is_withdrawn or host.is_stopping:
+                    return
+                if plan.at_most_once and not await self._mark_started():
+                    return
+                self.started_at = host.engine.now()
+                if plan.is_transaction:
+                    await transact(self)
+                    return
+                text, value = await self.invoke(plan.fn)
+            except (ClaimLost, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001  whatever the user's code raises is a failed try
+                failure = error
+            finally:
+                self._leave_slot()
+            if self.request.is_withdrawn or (isinstance(failure, asyncio.CancelledError) and host.is_stopping):
                 return
-            if plan.at_most_once and not await self._mark_started():
-                return
-            self.started_at = host.engine.now()
-            if plan.is_transaction:
-                await transact(self)
-                return
-            text, value = await self.invoke(plan.fn)
-        except (ClaimLost, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001  whatever the user's code raises is a failed try
-            failure = error
+            if failure is None:
+                await self._save(text, value)
+            else:
+                await self.fail(failure)
+        except Exception as error:  # noqa: BLE001  the run hears of it
+            self._refused(error)
         finally:
-            self._leave_slot()
-        if self.request.is_withdrawn or (isinstance(failure, asyncio.CancelledError) and host.is_stopping):
-            return
-        if failure is None:
-            await self._save(text, value)
-        else:
-            await self.fail(failure)
+            self._work_ended()
 
     def _leave_slot(self) -> None:
         if self._threads:
@@ -218,21 +225,20 @@ class StepCall:
         self._begin_info(plan)
         self.phase = Phase.RUNNING
         args = (*first, *plan.args) if first else plan.args
-        if plan.timeout is None:
-            try:
-                if plan.traits.is_async:
-                    value = await fn(*args, **plan.kwargs)
-                else:
-                    value = await self._call(partial(fn, *args, **plan.kwargs))
-            finally:
-                self.phase = Phase.SAVING
-        else:
-            value = await self._within(plan.timeout, partial(fn, *args, **plan.kwargs), plan.traits.is_async)
+        try:
+            if plan.timeout is not None:
+                value = await self._within(plan.timeout, partial(fn, *args, **plan.kwargs), plan.traits.is_async)
+            elif plan.traits.is_async:
+                value = await fn(*args, **plan.kwargs)
+            else:
+                value = await self._call(partial(fn, *args, **plan.kwargs))
+        finally:
+            self.phase = Phase.SAVING
         if request.is_withdrawn:
             raise asyncio.CancelledError
         codec = self.host.codec
         text = codec.encode(value, _RESULT_OF, request.key)
-        return text, codec.decode(codec.parse(text), plan.traits.result_type, _RESULT_OF, request.key)
+        return text, codec.decode(parse(text), plan.traits.result_type, _RESULT_OF, request.key)
 
     async def _within(self, timeout: timedelta, call: Callable[[], Any], is_async: bool) -> Any:
         task = asyncio.current_task()
@@ -254,7 +260,6 @@ class StepCall:
                 raise
             error = raised
         finally:
-            self.phase = Phase.SAVING
             timer.cancel()
         if cut:
             if hasattr(task, "uncancel"):
@@ -328,7 +333,7 @@ class StepCall:
             if isinstance(answer, ClaimLost):
                 self._refused(answer)
             else:  # too large, or refused by jsonb: no other try would help
-                self._spawn(partial(self.fail, answer, is_final=True))
+                self._spawn(self._carry(partial(self.fail, answer, is_final=True)))
         self._check_ended()
 
     def save_of(self, ordinal: int, result: str | None, error: str | None = None) -> Save:

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from json.encoder import encode_basestring as quote
 from typing import Any
 
+from ._codec import parse
 from ._engine import Checkpoint, Claimed, FailedTry, Save, Wait
 from ._scalars import read_timestamp
 from ._sql import to_json
@@ -39,13 +40,18 @@ def checkpoint_of(found: Mapping[str, Any]) -> Checkpoint:
 
 
 def recorded_of(row: Mapping[str, Any], save: Save) -> Checkpoint:
-    """Return the checkpoint that save_steps answers."""
+    """Return the checkpoint that save_steps answers; of a new one it repeats nothing, and its result is with who sent it."""
+    saved_at = row["saved_at"].astimezone(timezone.utc)
+    if row["answer"] == "saved":
+        error = None if save.error_text is None else parse(save.error_text)
+        return Checkpoint(
+            row["ordinal"], save.key, save.kind, save.name, save.fingerprint, error is None, None, error, saved_at
+        )
     result, error = row["result"], row["error"]
     readable(result, error)
     return Checkpoint(
-        row["ordinal"], save.key, row["kind"], save.name, row["fingerprint"], error is None, result, error,
-        row["saved_at"].astimezone(timezone.utc),
-    )  # fmt: skip
+        row["ordinal"], save.key, row["kind"], save.name, row["fingerprint"], error is None, result, error, saved_at
+    )
 
 
 def claimed_of(row: Mapping[str, Any], later_steps: Sequence[Mapping[str, Any]] = ()) -> Claimed:
