@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 import perdure
 from perdure import _wire
+from perdure._app import collect_seldom
 from perdure._worker import WorkerOptions
 from support.aio import until
 from support.database import Database
@@ -483,3 +485,18 @@ async def test_another_schema_works_as_well(empty_database: Database) -> None:
 
     async with app.worker():
         assert await (await app.start(moved, 1)).result() == 2
+
+
+def test_a_worker_process_lets_the_collector_come_seldom_unless_its_owner_set_it() -> None:
+    before = gc.get_threshold()
+    try:
+        for set_to, left in [
+            ((700, 10, 10), (10_000, 10, 10)),
+            ((0, 5, 5), (0, 5, 5)),
+            ((50_000, 5, 5), (50_000, 5, 5)),
+        ]:
+            gc.set_threshold(*set_to)
+            collect_seldom()
+            assert gc.get_threshold() == left
+    finally:
+        gc.set_threshold(*before)
