@@ -90,19 +90,29 @@ comment on function perdure._payload_limit() is 'Tell from how many bytes on a p
 
 create or replace function perdure._bytes(payload jsonb)
 returns integer
-language plpgsql
+language sql  -- without a SET clause: so it is inlined
 stable
 parallel safe
 as $$
-begin
   -- what comes from a table may be compressed, a hundredfold and more
-  return case
-    when pg_column_compression(_bytes.payload) is null then pg_column_size(_bytes.payload)
-    else octet_length(_bytes.payload::text)
-  end;
-end;
+  select case
+    when pg_catalog.pg_column_compression(_bytes.payload) is null then pg_catalog.pg_column_size(_bytes.payload)
+    else pg_catalog.octet_length(_bytes.payload::text)
+  end
 $$;
 comment on function perdure._bytes(jsonb) is 'Tell how many bytes a payload has, uncompressed.';
+
+create or replace function perdure._is_above(batch jsonb, bytes bigint)
+returns boolean
+language sql  -- without a SET clause: so it is inlined
+stable
+parallel safe
+as $$
+  select pg_catalog.pg_column_size(_is_above.batch) > _is_above.bytes
+    or pg_catalog.pg_column_compression(_is_above.batch) is not null
+$$;
+comment on function perdure._is_above(jsonb, bigint) is
+'Tell whether something in a batch may have more than so many bytes: nothing in it is larger than the whole.';
 
 create or replace function perdure._check_payload(what text, payload jsonb)
 returns void

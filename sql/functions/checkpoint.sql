@@ -25,6 +25,31 @@ end;
 $$;
 comment on function perdure._checkpoint(perdure.step) is 'Show a checkpoint as the object that a worker reads.';
 
+create or replace function perdure._unmixed(inout run_ids uuid[], inout claims uuid[])
+returns record
+language plpgsql
+immutable
+parallel safe
+as $$
+declare
+  v_is_mixed boolean;
+begin
+  select array_agg(g.run_id), array_agg(g.claim), bool_or(g.is_mixed) into run_ids, claims, v_is_mixed
+  from (
+    select
+      a.run_id, min(a.claim::text)::uuid as claim,
+      min(a.claim::text) <> max(a.claim::text) or count(a.claim) not in (0, count(*)) as is_mixed
+    from unnest(_unmixed.run_ids, _unmixed.claims) as a (run_id, claim)
+    group by a.run_id
+  ) as g;
+  if v_is_mixed then  -- else what comes by a lost claim would pass with what comes by the valid one
+    raise exception 'a batch names a run by two claims' using errcode = '22023', hint = 'Send them in two calls.';
+  end if;
+end;
+$$;
+comment on function perdure._unmixed(uuid[], uuid[]) is
+'List each run of a batch once, with its claim. Raises 22023 for one that is named by two claims.';
+
 create or replace function perdure._lock_runs(
   worker_id uuid, claims jsonb, is_shared boolean, out held uuid[], out others jsonb
 )
@@ -35,20 +60,14 @@ as $$
 declare
   v_run_ids pg_catalog.uuid[];
   v_claims pg_catalog.uuid[];
-  v_is_mixed boolean;
+  v_count bigint;
 begin
   perform perdure._check_array('the batch', _lock_runs.claims);
   perform perdure._fence(_lock_runs.worker_id);
-  select array_agg(g.run_id), array_agg(g.claim), bool_or(g.is_mixed) into v_run_ids, v_claims, v_is_mixed
-  from (
-    select
-      a.run_id, min(a.claim::text)::uuid as claim,
-      min(a.claim::text) <> max(a.claim::text) or count(a.claim) not in (0, count(*)) as is_mixed
-    from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid)
-    group by a.run_id
-  ) as g;
-  if v_is_mixed then  -- else what comes by a lost claim would pass with what comes by the valid one
-    raise exception 'a batch names a run by two claims' using errcode = '22023', hint = 'Send them in two calls.';
+  select array_agg(a.run_id), array_agg(a.claim), count(distinct a.run_id) into v_run_ids, v_claims, v_count
+  from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid);
+  if v_count < cardinality(v_run_ids) then  -- runs that it names more than once
+    select u.run_ids, u.claims into v_run_ids, v_claims from perdure._unmixed(v_run_ids, v_claims) as u;
   end if;
   if _lock_runs.is_shared then
     select array_agg(l.run_id) into held
@@ -98,26 +117,6 @@ claims is an array of objects with run_id and claim. Returns the runs that are l
 for each other one: done (this claim let go of the run or ended it), busy (somebody holds the row for a moment: send
 again) or lost. is_shared takes FOR KEY SHARE. Raises PD002, 22023 for a batch that names a run by two claims, 55000.';
 
-create or replace function perdure._note_progress(run_ids uuid[])
-returns void
-language plpgsql
-volatile
-as $$
-begin
-  update perdure.dispatch as d
-  set recoveries = 0
-  where d.run_id in (
-    select l.run_id
-    from perdure.dispatch as l
-    where l.run_id = any(_note_progress.run_ids) and l.recoveries <> 0
-    order by l.run_id
-    for no key update skip locked  -- beside the key share that another save of the run may hold
-  );
-end;
-$$;
-comment on function perdure._note_progress(uuid[]) is
-'Note that runs got on: they saved a checkpoint or recorded a try, so the deaths before it count no more.';
-
 create or replace function perdure._check_saves(saves jsonb)
 returns void
 language plpgsql
@@ -127,9 +126,11 @@ declare
   v_limit constant bigint := perdure._payload_limit();
   v_bad pg_catalog.text;
 begin
-  perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.error, s.result))
-  from jsonb_to_recordset(_check_saves.saves) as s (key text, result jsonb, error jsonb)
-  where pg_column_size(coalesce(s.error, s.result)) > v_limit;  -- of the two the error is kept
+  if perdure._is_above(_check_saves.saves, v_limit) then
+    perform perdure._check_payload(format('result of step "%s"', s.key), coalesce(s.error, s.result))
+    from jsonb_to_recordset(_check_saves.saves) as s (key text, result jsonb, error jsonb)
+    where pg_column_size(coalesce(s.error, s.result)) > v_limit;  -- of the two the error is kept
+  end if;
   -- A constraint would refuse most of it too, but by a detail with the whole row, whose payload then stands in the log.
   -- An ordinal is counted on from in claims of many runs. Waits and cancels are the engine's alone to record.
   select format('%s of step "%s"', v.what, left(v.key, 200)) into v_bad
@@ -186,7 +187,11 @@ begin
     returning s.*
   )
   select array_agg(n::perdure.step) into v_new from saved as n;
-  perform perdure._note_progress(array(select n.run_id from unnest(v_new) as n));
+  if exists (
+    select from perdure.dispatch as d where d.run_id = any(_insert_saves.run_ids) and d.recoveries <> 0
+  ) then
+    perform perdure._note_progress(array(select n.run_id from unnest(v_new) as n));
+  end if;
   return coalesce(v_new, '{}');
 end;
 $$;
@@ -204,6 +209,9 @@ declare
 begin
   select l.held, l.others into held, others
   from perdure._lock_runs(_lock_and_save.worker_id, _lock_and_save.batch, false) as l;
+  if not _lock_and_save.batch @? '$[*].saves[*]' then
+    return;
+  end if;
   select jsonb_agg(s.save || jsonb_build_object('run_id', a.run_id)) into v_saves
   from jsonb_to_recordset(_lock_and_save.batch) as a (run_id uuid, saves jsonb)
   cross join lateral jsonb_array_elements(a.saves) as s (save)

@@ -168,34 +168,28 @@ $$;
 comment on function perdure._hand_over(uuid, uuid[], timestamptz) is
 'Give runs whose dispatch rows the caller holds to a worker, each with a new token; begin those that never began.';
 
-create or replace function perdure._take_up(worker_id uuid, run_ids uuid[], now timestamptz)
+create or replace function perdure._answer_waiting(run_ids uuid[], now timestamptz)
 returns void
 language plpgsql
 volatile
 as $$
 declare
-  v_waited pg_catalog.uuid[];
   v_cancelled pg_catalog.uuid[];
   v_suspended pg_catalog.jsonb;
 begin
-  -- look, in a statement later than the lock: what ended the wait of each; most runs have not waited
-  select array_agg(d.run_id) into v_waited
+  select array_agg(c.run_id) into v_cancelled
+  from perdure._deliver_cancels(_answer_waiting.run_ids, _answer_waiting.now) as c;
+  select jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) into v_suspended
   from perdure.dispatch as d
-  where d.run_id = any(_take_up.run_ids) and (d.cancel is not null or d.waits is not null);
-  if v_waited is not null then
-    select array_agg(c.run_id) into v_cancelled from perdure._deliver_cancels(v_waited, _take_up.now) as c;
-    select jsonb_agg(jsonb_build_object('run_id', d.run_id, 'waits', d.waits)) into v_suspended
-    from perdure.dispatch as d
-    where d.run_id = any(v_waited) and d.waits is not null and d.run_id <> all(coalesce(v_cancelled, '{}'));
-    if v_suspended is not null then
-      perform perdure._answer_waits(v_suspended, _take_up.now);
-    end if;
+  where d.run_id = any(_answer_waiting.run_ids) and d.waits is not null
+    and d.run_id <> all(coalesce(v_cancelled, '{}'));
+  if v_suspended is not null then
+    perform perdure._answer_waits(v_suspended, _answer_waiting.now);
   end if;
-  perform perdure._hand_over(_take_up.worker_id, _take_up.run_ids, _take_up.now);
 end;
 $$;
-comment on function perdure._take_up(uuid, uuid[], timestamptz) is
-'Answer what the runs waited for, and give them to a worker. The caller holds the dispatch rows.';
+comment on function perdure._answer_waiting(uuid[], timestamptz) is
+'Save what ended the wait of runs that are claimed: a cancel, a message, a time. The caller holds the dispatch rows.';
 
 create or replace function perdure.claim_runs(worker_id uuid, max_runs integer default 1)
 returns table (
@@ -228,6 +222,8 @@ declare
   v_now timestamptz;
   v_run_ids uuid[];
   v_begun uuid[];
+  v_waited uuid[];
+  v_sound uuid[];
 begin
   if claim_runs.max_runs is null or claim_runs.max_runs not between 1 and 10000 then
     raise exception 'max_runs must be between 1 and 10000'
@@ -246,9 +242,20 @@ begin
     return;
   end if;
 
-  select array_agg(d.run_id) into v_begun from perdure.dispatch as d
-  where d.run_id = any(v_run_ids) and d.begun_at is not null;
-  v_run_ids := perdure._isolate('claim', v_run_ids, v_now, claim_runs.worker_id);
+  -- look, in a statement later than the lock: what ended the wait of each; most runs have not waited
+  select
+    array_agg(d.run_id) filter (where d.begun_at is not null),
+    array_agg(d.run_id) filter (where d.cancel is not null or d.waits is not null)
+  into v_begun, v_waited
+  from perdure.dispatch as d
+  where d.run_id = any(v_run_ids);
+  if v_waited is not null then
+    v_sound := perdure._isolate('claim', v_waited, v_now);
+    v_run_ids := array(
+      select a.run_id from unnest(v_run_ids) as a (run_id)
+      where a.run_id <> all(v_waited) or a.run_id = any(v_sound));
+  end if;
+  perform perdure._hand_over(claim_runs.worker_id, v_run_ids, v_now);
 
   return query
   select

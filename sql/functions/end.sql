@@ -79,10 +79,12 @@ declare
 begin
   select l.held, l.others into v_held, v_others
   from perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends) as l;
-  perform perdure._check_payload('result', p.value)
-  from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb, error jsonb)
-  cross join lateral (values (a.result), (a.error)) as p (value)
-  where pg_column_size(p.value) > v_limit;
+  if perdure._is_above(_end_claimed.ends, v_limit) then
+    perform perdure._check_payload('result', p.value)
+    from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb, error jsonb)
+    cross join lateral (values (a.result), (a.error)) as p (value)
+    where pg_column_size(p.value) > v_limit;
+  end if;
 
   -- look: an act that was asked first decides how the run ends
   perform perdure._apply_acts(v_held);

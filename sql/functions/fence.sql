@@ -50,13 +50,14 @@ returns void
 language plpgsql
 volatile
 as $$
+declare
+  v_bound constant interval := nullif(current_setting('idle_in_transaction_session_timeout')::interval, interval '0');
 begin
+  if v_bound <= _bound_idleness.bound then  -- as in the second call of a transaction
+    return;
+  end if;
   perform set_config(
-    'idle_in_transaction_session_timeout',
-    (extract(epoch from least(
-      _bound_idleness.bound,
-      nullif(current_setting('idle_in_transaction_session_timeout')::interval, interval '0'))) * 1000)::bigint::text,
-    true);
+    'idle_in_transaction_session_timeout', (extract(epoch from _bound_idleness.bound) * 1000)::bigint::text, true);
 end;
 $$;
 comment on function perdure._bound_idleness(interval) is
@@ -97,7 +98,9 @@ volatile
 as $$
 begin
   perform perdure._fence_any(_fence.worker_id);
-  perform perdure._check_isolation();
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform perdure._check_isolation();
+  end if;
 end;
 $$;
 comment on function perdure._fence(uuid) is

@@ -2,7 +2,7 @@
 -- cannot be done is halved until the bad run stands alone, and that one is set aside: paused, with the reason.
 -- Lock order: the caller holds the runs' dispatch rows; each piece of work goes on as it says.
 
-create or replace function perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamptz)
+create or replace function perdure._do(work text, run_ids uuid[], now timestamptz)
 returns void
 language plpgsql
 volatile
@@ -12,18 +12,16 @@ begin
     when 'acts' then perform perdure._apply_acts(_do.run_ids);
     when 'messages' then perform perdure._tell(_do.run_ids, _do.now);
     when 'successors' then perform perdure._free_successors(_do.run_ids, _do.now);
-    when 'claim' then perform perdure._take_up(_do.worker_id, _do.run_ids, _do.now);
+    when 'claim' then perform perdure._answer_waiting(_do.run_ids, _do.now);
     when 'deadlines' then perform perdure._end_overdue(_do.run_ids, _do.now);
     when 'orphans' then perform perdure._take_back(_do.run_ids, _do.now);
   end case;
 end;
 $$;
-comment on function perdure._do(text, uuid[], uuid, timestamptz) is
+comment on function perdure._do(text, uuid[], timestamptz) is
 'Do one piece of the engine''s work on runs whose dispatch rows the caller holds.';
 
-create or replace function perdure._isolate(
-  work text, run_ids uuid[], now timestamptz, worker_id uuid default null
-)
+create or replace function perdure._isolate(work text, run_ids uuid[], now timestamptz)
 returns uuid[]
 language plpgsql
 volatile
@@ -37,7 +35,7 @@ begin
     return '{}'::uuid[];
   end if;
   begin
-    perform perdure._do(_isolate.work, _isolate.run_ids, _isolate.worker_id, _isolate.now);
+    perform perdure._do(_isolate.work, _isolate.run_ids, _isolate.now);
     return _isolate.run_ids;
   exception
     when others then
@@ -48,14 +46,14 @@ begin
       end if;
   end;
   if v_count > 1 then
-    return perdure._isolate(_isolate.work, _isolate.run_ids[: v_count / 2], _isolate.now, _isolate.worker_id)
-      || perdure._isolate(_isolate.work, _isolate.run_ids[v_count / 2 + 1 :], _isolate.now, _isolate.worker_id);
+    return perdure._isolate(_isolate.work, _isolate.run_ids[: v_count / 2], _isolate.now)
+      || perdure._isolate(_isolate.work, _isolate.run_ids[v_count / 2 + 1 :], _isolate.now);
   end if;
   perform perdure._set_aside(_isolate.run_ids[1], _isolate.work, v_sqlstate, v_message, _isolate.now);
   return '{}'::uuid[];
 end;
 $$;
-comment on function perdure._isolate(text, uuid[], timestamptz, uuid) is
+comment on function perdure._isolate(text, uuid[], timestamptz) is
 'Do one piece of the engine''s work on runs; those with which it fails are set aside. Returns the others.
 An error that no run''s data can cause is raised again. The caller holds the dispatch rows.';
 

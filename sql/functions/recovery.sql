@@ -152,6 +152,26 @@ end;
 $$;
 comment on function perdure._bury_workers(timestamptz) is 'Forget dead workers.';
 
+create or replace function perdure._note_progress(run_ids uuid[])
+returns void
+language plpgsql
+volatile
+as $$
+begin
+  update perdure.dispatch as d
+  set recoveries = 0
+  where d.run_id in (
+    select l.run_id
+    from perdure.dispatch as l
+    where l.run_id = any(_note_progress.run_ids) and l.recoveries <> 0
+    order by l.run_id
+    for no key update skip locked  -- beside the key share that another save of the run may hold
+  );
+end;
+$$;
+comment on function perdure._note_progress(uuid[]) is
+'Note that runs got on: they saved a checkpoint or recorded a try, so the deaths before it count no more.';
+
 create or replace function perdure._take_back(run_ids uuid[], now timestamptz)
 returns void
 language plpgsql

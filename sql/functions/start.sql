@@ -6,8 +6,10 @@
 create or replace function perdure._check_start(
   on_duplicate text,
   priority integer,
+  max_recoveries integer,
+  payload_limit bigint,
   tags jsonb,
-  headers jsonb
+  headers jsonb default '{}'
 )
 returns void
 language plpgsql
@@ -26,14 +28,24 @@ begin
             detail = format('It is %s.', coalesce(_check_start.priority::text, 'null')),
             hint = 'Leave it out for 3.';
   end if;
-  perform perdure._check_object('tags', _check_start.tags);
-  perform perdure._check_object('headers', _check_start.headers);
-  perform perdure._check_payload('tags', _check_start.tags);
-  perform perdure._check_payload('headers', _check_start.headers);
+  if _check_start.max_recoveries < 0 then
+    raise exception 'max_recoveries must not be negative'
+      using errcode = '22023',
+            detail = format('It is %s.', _check_start.max_recoveries),
+            hint = 'Pass 0 for a run that no death may repeat, or null for the workflow''s own.';
+  end if;
+  if (jsonb_typeof(_check_start.tags) = 'object' and jsonb_typeof(_check_start.headers) = 'object') is not true then
+    perform perdure._check_object('tags', _check_start.tags);
+    perform perdure._check_object('headers', _check_start.headers);
+  end if;
+  if greatest(perdure._bytes(_check_start.tags), perdure._bytes(_check_start.headers)) > _check_start.payload_limit then
+    perform perdure._check_payload('tags', _check_start.tags);
+    perform perdure._check_payload('headers', _check_start.headers);
+  end if;
 end;
 $$;
-comment on function perdure._check_start(text, integer, jsonb, jsonb) is
-'Refuse options of a start that no run can have. Raises 22023 and PD010.';
+comment on function perdure._check_start(text, integer, integer, bigint, jsonb, jsonb) is
+'Refuse options of a start that no run can have; payload_limit is what _payload_limit tells. Raises 22023 and PD010.';
 
 create or replace function perdure._check_times(
   start_at timestamptz,
@@ -96,6 +108,7 @@ set lock_timeout = '5s'
 as $$
 declare
   v_now constant timestamptz := perdure._now();
+  v_limit constant bigint := perdure._payload_limit();
   v_run_id constant uuid := perdure._uuid7(v_now);
   v_default perdure.workflow;
   v_key record;
@@ -104,15 +117,14 @@ declare
   v_timeout interval;
 begin
   v_default := perdure._default_of(start_run.workflow collate "C", start_run.queue);
-  perform perdure._check_payload('input', start_run.input);
+  if start_run.input is null or perdure._bytes(start_run.input) > v_limit then
+    perform perdure._check_payload('input', start_run.input);
+  end if;
   perform perdure._check_start(
-    start_run.on_duplicate collate "C", start_run.priority, start_run.tags, start_run.headers);
-  perform perdure._check_times(start_run.start_at, start_run.delay, start_run.deadline, start_run.timeout);
-  if start_run.max_recoveries < 0 then
-    raise exception 'max_recoveries must not be negative'
-      using errcode = '22023',
-            detail = format('It is %s.', start_run.max_recoveries),
-            hint = 'Pass 0 for a run that no death may repeat, or null for the workflow''s own.';
+    start_run.on_duplicate collate "C", start_run.priority, start_run.max_recoveries, v_limit, start_run.tags,
+    start_run.headers);
+  if num_nonnulls(start_run.start_at, start_run.delay, start_run.deadline, start_run.timeout) > 0 then
+    perform perdure._check_times(start_run.start_at, start_run.delay, start_run.deadline, start_run.timeout);
   end if;
   v_max_recoveries := coalesce(start_run.max_recoveries, v_default.max_recoveries);
   v_timeout := coalesce(start_run.timeout, case when start_run.deadline is null then v_default.timeout end);
@@ -249,7 +261,7 @@ declare
   v_one record;
 begin
   v_default := perdure._default_of(start_many.workflow collate "C", start_many.queue);
-  perform perdure._check_start(start_many.on_duplicate collate "C", start_many.priority, start_many.tags, '{}');
+  perform perdure._check_start(start_many.on_duplicate collate "C", start_many.priority, null, v_limit, start_many.tags);
   perform perdure._check_times(start_many.start_at, null, null, null);
   perform perdure._check_many(start_many.on_duplicate collate "C", v_count, cardinality(start_many.keys));
   perform perdure._check_payload('input', i.input)

@@ -109,12 +109,14 @@ declare
   v_timeline integer;
   v_registered integer;
 begin
-  perform perdure._check_array('activity', beat.activity);
-  perform perdure._check_payload('activity', beat.activity);
-  -- read here, where a misprint is its worker's own trouble and its DateStyle counts: explain reads it for others
-  select jsonb_agg(jsonb_build_object('run_id', a.run_id, 'key', a.key, 'since', a.since, 'progress', a.progress))
-  into v_activity
-  from jsonb_to_recordset(beat.activity) as a (run_id uuid, key text, since timestamptz, progress jsonb);
+  if beat.activity is distinct from '[]' then
+    perform perdure._check_array('activity', beat.activity);
+    perform perdure._check_payload('activity', beat.activity);
+    -- read here, where a misprint is its worker's own trouble and its DateStyle counts: explain reads it for others
+    select jsonb_agg(jsonb_build_object('run_id', a.run_id, 'key', a.key, 'since', a.since, 'progress', a.progress))
+    into v_activity
+    from jsonb_to_recordset(beat.activity) as a (run_id uuid, key text, since timestamptz, progress jsonb);
+  end if;
   select
     count(*)::integer,
     jsonb_agg(jsonb_build_object(

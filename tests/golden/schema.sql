@@ -26,6 +26,10 @@ CREATE FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp 
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._answer_waiting(run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) RETURNS TABLE(run_id uuid, checkpoint jsonb)
     LANGUAGE plpgsql
     AS $$…$$;
@@ -71,7 +75,7 @@ CREATE FUNCTION perdure._bury_workers(now timestamp with time zone) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._bytes(payload jsonb) RETURNS integer
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._caller() RETURNS name
@@ -130,7 +134,7 @@ CREATE FUNCTION perdure._check_saves(saves jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) RETURNS void
+CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, payload_limit bigint, tags jsonb, headers jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
@@ -217,7 +221,7 @@ CREATE FUNCTION perdure._distance(a text, b text) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$…$$;
 
-CREATE FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamp with time zone) RETURNS void
+CREATE FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -566,6 +570,10 @@ CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS perdu
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._is_above(batch jsonb, bytes bigint) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql
     AS $$…$$;
@@ -574,7 +582,7 @@ CREATE FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp wit
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$…$$;
 
-CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid DEFAULT NULL::uuid) RETURNS uuid[]
+CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) RETURNS uuid[]
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -756,10 +764,6 @@ CREATE FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, ru
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$…$$;
-
 CREATE FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -774,6 +778,10 @@ CREATE FUNCTION perdure._told(max_runs integer, now timestamp with time zone) RE
 
 CREATE FUNCTION perdure._unfinished_predecessor(run_id uuid) RETURNS uuid
     LANGUAGE sql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._unmixed(INOUT run_ids uuid[], INOUT claims uuid[]) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now()) RETURNS uuid
@@ -1395,7 +1403,8 @@ CREATE VIEW perdure.holds AS
                            FROM pg_database d
                           WHERE ((d.datname = current_database()) AND (d.oid = n.database_id)))))) AS is_copy
                    FROM perdure.install n
-                  WHERE n.is_installed) i) h
+                  WHERE n.is_installed
+                 OFFSET 0) i) h
   WHERE (h.reason IS NOT NULL);
 
 CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
@@ -2312,6 +2321,8 @@ REVOKE ALL ON FUNCTION perdure._accepted_act(run_id uuid, act text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._answer_waiting(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._apply_act(run_id uuid, act text, grace interval, now timestamp with time zone) FROM PUBLIC;
@@ -2364,7 +2375,7 @@ REVOKE ALL ON FUNCTION perdure._check_payload(what text, payload jsonb) FROM PUB
 
 REVOKE ALL ON FUNCTION perdure._check_saves(saves jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, payload_limit bigint, tags jsonb, headers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_time(what text, at timestamp with time zone) FROM PUBLIC;
 
@@ -2390,7 +2401,7 @@ REVOKE ALL ON FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp wi
 
 REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
 
@@ -2458,11 +2469,13 @@ REVOKE ALL ON FUNCTION perdure._hold_setting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._is_above(batch jsonb, bytes bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) FROM PUBLIC;
 
@@ -2552,8 +2565,6 @@ REVOKE ALL ON FUNCTION perdure._take_back_orphans(now timestamp with time zone) 
 
 REVOKE ALL ON FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, run_id uuid, on_duplicate text, OUT taken_by uuid, OUT is_new boolean, OUT predecessor_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
@@ -2561,6 +2572,8 @@ REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._told(max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._unfinished_predecessor(run_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._unmixed(INOUT run_ids uuid[], INOUT claims uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._uuid7(at timestamp with time zone) FROM PUBLIC;
 

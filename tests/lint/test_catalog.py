@@ -13,7 +13,7 @@ from support.database import Database
 
 PINNED = "search_path=pg_catalog, pg_temp"
 # A SET clause would keep a SQL function from being inlined where it is called for each row, or by each call.
-INLINED = ("_now", "_outcome", "_random_uuid")
+INLINED = ("_bytes", "_is_above", "_now", "_outcome", "_random_uuid")
 UNQUALIFIED = re.compile(r"(?<![\w.])(?!row\()[a-z_]\w*\(")
 LOCAL = re.compile(r"^\s+(v_\w+) (?:constant )?(\S+?)(?:\[\])?(?:;| |$)", re.MULTILINE)
 # Words of the grammar, which no search_path changes.

@@ -95,7 +95,7 @@ begin
       and (p.prosrc like '%pg_sleep(%' or p.proname in ('_bound_idleness', 'claim_runs'))
   loop
     v_text := replace(v_text, ', 0, 262144)', ', 0, 800)');
-    v_text := replace(v_text, '_bound_idleness.bound,', '''1 hour'',');
+    v_text := replace(v_text, 'epoch from _bound_idleness.bound', 'epoch from interval ''1 hour''');
     execute regexp_replace(v_text, 'perform pg_sleep\\([^;]*;', 'null;');
   end loop;
   for v_text in
