@@ -93,11 +93,11 @@ def never_entered(database: Database) -> set[str]:
     }
 
 
-# What runs in an install or an upgrade, where pg_cron is, and for a run that cannot be drained; Postgres does not count
-# the calls that raise, and those that are inlined.
+# What runs in an install or an upgrade, where pg_cron is, for a run that cannot be drained or is named twice, and to say
+# what is wrong; Postgres does not count the calls that raise, and those that are inlined.
 NOT_ENTERED = (
-    "_apply_matrix _cron_schedule _now _outcome _permissions _raise_unknown _raise_unregistered _random_uuid _run_state"
-    " _set_aside"
+    "_apply_matrix _bytes _check_object _cron_schedule _is_above _now _outcome _permissions _raise_unknown"
+    " _raise_unregistered _random_uuid _run_state _set_aside _unmixed"
 )
 
 
