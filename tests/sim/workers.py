@@ -361,8 +361,13 @@ class Worker:
             return  # the same again
         held.pending = [each for each in held.pending if each[1] is not element]
         if answer in ("saved", "on_record"):
+            recorded = element if answer == "saved" else row
             held.take(
-                {"key": row["key"], **{k: row[k] for k in ("ordinal", "kind", "saved_at")}, "result": row["result"]}
+                {
+                    **{k: row[k] for k in ("key", "ordinal", "saved_at")},
+                    "kind": recorded["kind"],
+                    "result": recorded["result"],
+                }
             )
             held.must_release |= row["ordinal"] != element["ordinal"]
         elif answer == "retry":
