@@ -30,6 +30,9 @@
 \ir functions/recovery.sql
 \ir functions/line.sql
 \ir functions/tick.sql
+\ir functions/period.sql
+\ir functions/retention.sql
+\ir functions/rotate.sql
 \ir functions/hold.sql
 \ir functions/cron.sql
 \ir views.sql

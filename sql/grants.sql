@@ -49,6 +49,7 @@ as $$
     -- keep the engine going
     ('tick', 'worker admin'),
     ('truncate_wake', 'worker admin'),
+    ('rotate', 'worker admin'),
     ('recover', 'worker admin'),
     ('drain', 'worker admin'),
     ('run_ticks', 'worker admin'),
@@ -94,6 +95,7 @@ as $$
     ('stuck', 'observer admin'),
     ('history', 'observer admin'),
     ('metrics', 'observer admin'),
+    ('periods', 'observer admin'),
     ('violations', 'observer admin'),
     ('_clock', 'observer admin'),
     ('_server_started_at', 'observer admin'),

@@ -10,5 +10,6 @@
 \ir views/queues.sql
 \ir views/stuck.sql
 \ir views/history.sql
+\ir views/periods.sql
 \ir views/metrics.sql
 \ir views/violations.sql

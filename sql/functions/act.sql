@@ -137,11 +137,12 @@ comment on function perdure._accepted_act(uuid, text) is
 create or replace function perdure._raise_refused(run_id uuid, act text, error text, state text)
 returns void
 language plpgsql
-immutable
+stable
 as $$
 begin
   case _raise_refused.error
     when 'PD001' then
+      perform perdure._check_snapshot();
       raise exception 'run "%" is not known', _raise_refused.run_id
         using errcode = 'PD001',  -- run_not_found
               hint = 'It may have been started in a transaction that is still open or was rolled back.';

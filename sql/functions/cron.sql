@@ -55,6 +55,19 @@ begin
     end;
     commit;
     set transaction isolation level read committed;
+    begin
+      perform perdure.rotate();
+    exception
+      when undefined_function or invalid_schema_name then
+        exit;
+      when others then
+        if run_ticks.max_seconds operator(pg_catalog.<=) 0::pg_catalog.int4 then
+          raise;
+        end if;
+        raise warning 'rotate failed with %: %', sqlstate, sqlerrm;
+    end;
+    commit;
+    set transaction isolation level read committed;
     v_next := greatest(
       v_next operator(pg_catalog.+) run_ticks.every, pg_catalog.clock_timestamp());
     exit when v_next operator(pg_catalog.>=) v_end;
@@ -65,10 +78,10 @@ end;
 $$;
 
 comment on procedure perdure.run_ticks(integer, interval) is  -- noqa: LT01
-'Call tick again and again, committing each round, for max_seconds; with 0 once.
+'Call tick, truncate_wake and rotate again and again, committing each, for max_seconds; with 0 once.
 Works whatever default_transaction_isolation is. Ends earlier where statement_timeout would cut it off; a tick that
 fails is a warning, not the end, unless it is the only one. Raises 22023 for a null, an interval that is not above 0 or is
-longer than a day, 2D000 inside a transaction block. Locks what tick locks.';
+longer than a day, 2D000 inside a transaction block. Locks what they lock.';
 
 create or replace function perdure._cron_jobs(every interval)
 returns table (

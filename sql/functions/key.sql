@@ -2,6 +2,64 @@
 -- one.
 -- Lock order: the key's row of run_key first of all; a rival with the same key waits for it, at most 5 s.
 
+create or replace function perdure._check_snapshot()
+returns void
+language plpgsql
+volatile
+as $$
+begin
+  -- rows that were moved when a period was dropped are hidden from whoever had a snapshot before that
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable')
+    and current_setting('transaction_read_only') = 'off' then
+    perform from perdure.chore as c where c.name = 'dropped' for share;
+  end if;
+end;
+$$;
+comment on function perdure._check_snapshot() is
+'Refuse to call a run unknown that an older snapshot cannot see. Raises 40001 where a period was dropped since the snapshot.';
+
+create or replace function perdure._is_gone(run_id uuid)
+returns boolean
+language plpgsql
+volatile
+as $$
+begin
+  if exists (select from perdure.run as r where r.run_id = _is_gone.run_id) then
+    return false;
+  end if;
+  perform perdure._check_snapshot();
+  -- start_many takes its keys before it makes the runs: those are not gone, but to come
+  return _is_gone.run_id < (select (c.detail ->> 'to')::uuid from perdure.chore as c where c.name = 'dropped');
+end;
+$$;
+comment on function perdure._is_gone(uuid) is 'Tell whether the run that a key names was dropped with its period.
+Raises 40001 where an older snapshot cannot tell.';
+
+create or replace function perdure._holder_of(workflow text, key text, is_to_move boolean)
+returns perdure.run_key
+language plpgsql
+volatile
+as $$
+declare
+  v_key perdure.run_key;
+begin
+  if not _holder_of.is_to_move then
+    select k.* into v_key from perdure.run_key as k
+    where k.workflow = _holder_of.workflow and k.key = _holder_of.key;
+    if not coalesce(perdure._is_gone(v_key.run_id), false) then
+      return v_key;
+    end if;
+  end if;
+  select k.* into v_key from perdure.run_key as k  -- one caller at a time
+  where k.workflow = _holder_of.workflow and k.key = _holder_of.key
+  for update;
+  return v_key;
+end;
+$$;
+comment on function perdure._holder_of(text, text, boolean) is
+'Find the row of a key; locked where the key may move to a new run: as the caller says, or because its run is gone.
+Returns nulls where it was freed meanwhile.';
+
 create or replace function perdure._take_key(
   workflow text,
   key text,
@@ -19,33 +77,31 @@ declare
   v_key perdure.run_key;
   v_status pg_catalog.text;
 begin
-  insert into perdure.run_key as k (workflow, key, run_id, fingerprint)
-  values (_take_key.workflow, _take_key.key, _take_key.run_id, _take_key.fingerprint)
-  on conflict on constraint run_key_pkey do nothing;
-  if found then
-    taken_by := _take_key.run_id;
-    is_new := true;
-    return;
-  end if;
-
-  if _take_key.on_duplicate in ('attach', 'error') then
-    select k.* into v_key from perdure.run_key as k
-    where k.workflow = _take_key.workflow and k.key = _take_key.key;
-  else  -- the key may move to a new run: one caller at a time
-    select k.* into v_key from perdure.run_key as k
-    where k.workflow = _take_key.workflow and k.key = _take_key.key
-    for update;
-  end if;
+  loop
+    insert into perdure.run_key as k (workflow, key, run_id, fingerprint)
+    values (_take_key.workflow, _take_key.key, _take_key.run_id, _take_key.fingerprint)
+    on conflict on constraint run_key_pkey do nothing;
+    if found then
+      taken_by := _take_key.run_id;
+      is_new := true;
+      return;
+    end if;
+    v_key := perdure._holder_of(
+      _take_key.workflow, _take_key.key, _take_key.on_duplicate not in ('attach', 'error'));
+    exit when v_key.run_id is not null;  -- else the key of a run that is gone was freed in between
+  end loop;
   select o.status into v_status from perdure.outcome as o where o.run_id = v_key.run_id;
-
-  if _take_key.on_duplicate = 'error' then
+  if not found and perdure._is_gone(v_key.run_id) then
+    v_status := 'gone';
+  elsif _take_key.on_duplicate = 'error' then
     raise exception 'key "%" of workflow "%" is taken', _take_key.key, _take_key.workflow
       using errcode = 'PD005',  -- key_conflict
             detail = format('Run %s holds it; it is %s.', v_key.run_id, coalesce(v_status, 'unfinished')),
             hint = 'Pass another key, or on_duplicate => ''attach'' to get that run.';
   end if;
 
-  if _take_key.on_duplicate = 'replace'
+  if v_status = 'gone'
+    or _take_key.on_duplicate = 'replace'
     or (_take_key.on_duplicate = 'restart_if_finished' and v_status is not null)
     or (_take_key.on_duplicate = 'restart_if_failed' and v_status in ('failed', 'dead')) then
     update perdure.run_key as k set run_id = _take_key.run_id, fingerprint = _take_key.fingerprint
@@ -68,7 +124,7 @@ begin
 end;
 $$;
 comment on function perdure._take_key(text, text, bytea, uuid, text) is
-'Give a key to a new run, or find the run that holds it, by the rule of on_duplicate.
+'Give a key to a new run, or find the run that holds it, by the rule of on_duplicate; one whose run is gone is free.
 Returns the run that holds the key now, whether it is the new one, and the unfinished run that it replaces.
 Raises PD005. Locks the row of run_key; waits for a rival''s open transaction.';
 
@@ -84,7 +140,10 @@ set jit = off
 as $$
 begin
   return (
-    select k.run_id from perdure.run_key as k where k.workflow = find_run.workflow collate "C" and k.key = find_run.key collate "C"
+    select k.run_id
+    from perdure.run_key as k
+    where k.workflow = find_run.workflow collate "C" and k.key = find_run.key collate "C"
+      and exists (select from perdure.run as r where r.run_id = k.run_id)
   );
 end;
 $$;

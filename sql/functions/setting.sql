@@ -16,6 +16,30 @@ end;
 $$;
 comment on function perdure._audit(text, uuid, text, jsonb) is 'Note who did what and why.';
 
+create or replace function perdure._check_span_setting(name text, value text)
+returns void
+language plpgsql
+stable
+as $$
+declare
+  v_span interval;
+begin
+  begin
+    v_span := _check_span_setting.value::interval;
+  exception
+    when data_exception then
+      v_span := '-1 second';
+  end;
+  perform perdure._check_interval(format('setting "%s"', _check_span_setting.name), v_span);
+  if _check_span_setting.name = 'partition_period' and v_span not between interval '1 day' and interval '1 year' then
+    raise exception 'setting "partition_period" must be between 1 day and 1 year'
+      using errcode = '22023', hint = 'Pass a text such as "7 days".';
+  end if;
+end;
+$$;
+comment on function perdure._check_span_setting(text, text) is
+'Refuse what is no interval that a setting can have. Raises 22023.';
+
 create or replace function perdure.put_setting(name text, value jsonb, reason text default null)
 returns void
 language plpgsql
@@ -38,7 +62,9 @@ begin
             detail = format('It is %s now; the new value is %s.', v_old, coalesce(put_setting.value::text, 'null')),
             hint = 'Pass a value of the type that it has now.';
   end if;
-  if put_setting.name in ('payload_soft_limit', 'payload_hard_limit') then
+  if put_setting.name in ('retention', 'failed_retention', 'partition_period') then
+    perform perdure._check_span_setting(put_setting.name, put_setting.value #>> '{}');
+  elsif put_setting.name in ('payload_soft_limit', 'payload_hard_limit') then
     -- read at each start, signal and save: what is no number of bytes there would stop everybody
     if not (put_setting.value::numeric between 1 and 67108864 and put_setting.value::numeric % 1 = 0) then
       raise exception 'setting "%" takes a whole number of bytes from 1 to 67108864', put_setting.name
@@ -54,5 +80,5 @@ end;
 $$;
 comment on function perdure.put_setting(text, jsonb, text) is
 'Change a setting of the install; audited each time, also when nothing changes.
-Raises 22023 for an unknown setting, a value of another JSON type, or a limit that is not a whole number from 1 byte to
-64 MB, 55P03 after 5 s behind an open transaction that puts it too. Locks the setting''s row.';
+Raises 22023 for an unknown setting, a value of another JSON type, a limit that is not a whole number from 1 byte to
+64 MB, or a time that is no interval from 0 to 100 years (a period: 1 day to 1 year), 55P03 after 5 s behind an open transaction that puts it too. Locks the setting''s row.';

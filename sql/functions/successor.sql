@@ -38,8 +38,9 @@ begin
       k.run_id, p.predecessor_id,
       case when p.predecessor_id is null then greatest(r.start_at, _free_successors.now) else 'infinity' end as ready_at
     from perdure.dispatch as k
-    inner join perdure.outcome as o on o.run_id = k.predecessor_id
-    inner join perdure.run as r on r.run_id = k.run_id
+    -- offset 0: one by one, by index; a plan of the join reads all of a partition that was empty when it was made
+    cross join lateral (select from perdure.outcome as e where e.run_id = k.predecessor_id offset 0) as o
+    cross join lateral (select s.start_at from perdure.run as s where s.run_id = k.run_id offset 0) as r
     cross join lateral (
       select perdure._unfinished_predecessor(k.predecessor_id) as predecessor_id offset 0
     ) as p
@@ -63,7 +64,7 @@ begin
   with forgotten as materialized (
     select k.run_id
     from perdure.dispatch as k
-    inner join perdure.outcome as o on o.run_id = k.predecessor_id
+    cross join lateral (select from perdure.outcome as e where e.run_id = k.predecessor_id offset 0) as o
     where k.predecessor_id is not null and not k.is_paused
     limit 10000
   )

@@ -60,7 +60,11 @@ comment on function perdure.put_workflow(text, text, interval, integer) is
 Raises 22023 for bad values, 55P03 after 5 s behind an open transaction that puts it too. Locks the workflow''s row
 where something changes.';
 
-create or replace function perdure.put_queue(name text, retention interval default null)
+create or replace function perdure.put_queue(
+  name text,
+  retention interval default null,
+  failed_retention interval default null
+)
 returns void
 language plpgsql
 volatile
@@ -72,22 +76,22 @@ declare
   v_now constant timestamptz := perdure._now();
 begin
   perform perdure._check_name('queue', put_queue.name);
-  if put_queue.retention < interval '0' then
-    raise exception 'retention of queue "%" must not be negative', put_queue.name
-      using errcode = '22023',
-            hint = 'Pass an interval such as ''7 days'', or null to keep them.';
-  end if;
-  insert into perdure.queue as q (name, retention, created_at)
-  values (put_queue.name, put_queue.retention, v_now)
-  on conflict on constraint queue_pkey do update set retention = excluded.retention;
-  perform perdure._audit('put_queue', null, null,
-    jsonb_build_object('name', put_queue.name, 'retention', put_queue.retention));
+  perform perdure._check_interval('retention', put_queue.retention);
+  perform perdure._check_interval('failed_retention', put_queue.failed_retention);
+  insert into perdure.queue as q (name, retention, failed_retention, created_at)
+  values (put_queue.name, put_queue.retention, put_queue.failed_retention, v_now)
+  on conflict on constraint queue_pkey do update set
+    retention = excluded.retention, failed_retention = excluded.failed_retention;
+  perform perdure._audit('put_queue', null, null, jsonb_build_object(
+    'name', put_queue.name, 'retention', put_queue.retention, 'failed_retention', put_queue.failed_retention));
 end;
 $$;
-comment on function perdure.put_queue(text, interval) is
-'Make a queue, or note how long its ended runs are to be kept; nothing removes them yet. It is audited each time.
-Raises 22023 for a bad name or a negative retention, 55P03 after 5 s behind an open transaction that puts it too. Locks
-the queue''s row.';
+comment on function perdure.put_queue(text, interval, interval) is
+'Make a queue, or note how long its ended runs are kept.
+Completed runs are kept for retention from their end on, null meaning as the setting of that name says; others for
+failed_retention, null meaning the longer of retention and the setting failed_retention. For good is ''100 years''. They go
+with their period, so up to two periods later. It is audited each time. Raises 22023 for a bad name, a negative interval or
+one beyond 100 years, 55P03 after 5 s behind an open transaction that puts it too. Locks the queue''s row.';
 
 create or replace function perdure._default_of(workflow text, queue text)
 returns perdure.workflow

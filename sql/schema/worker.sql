@@ -66,13 +66,16 @@ comment on column perdure.workflow.registered_at is 'When it was registered, or 
 create table perdure.queue (
   name text collate "C" not null,
   retention interval,
+  failed_retention interval,
   created_at timestamptz not null,
   constraint queue_pkey primary key (name)
 );
 
 comment on table perdure.queue is 'Known queues.';
 comment on column perdure.queue.name is 'Name by which workers take from it.';
-comment on column perdure.queue.retention is 'How long ended runs are to be kept; null: for good. Nothing removes them yet.';
+comment on column perdure.queue.retention is 'How long completed runs are kept; null: as the setting retention says.';
+comment on column perdure.queue.failed_retention is
+'How long runs that ended otherwise are kept; null: the longer of retention and the setting failed_retention.';
 comment on column perdure.queue.created_at is 'When it was made.';
 
 insert into perdure.queue (name, created_at) values ('default', clock_timestamp());

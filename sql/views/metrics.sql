@@ -84,6 +84,24 @@ select
 from perdure.wake as w
 union all
 select
+  'perdure_periods',
+  '{}',
+  count(*)::double precision
+from perdure.periods
+union all
+select
+  'perdure_retention_overdue_seconds',
+  '{}',
+  greatest(extract(epoch from (select perdure._clock()) - min(p.due_at)), 0)::double precision
+from perdure.periods as p
+union all
+select
+  'perdure_last_period_age_seconds',
+  '{}',
+  greatest(extract(epoch from (select perdure._clock()) - max(p.begins_at)), 0)::double precision
+from perdure.periods as p
+union all
+select
   'perdure_stuck_runs',
   jsonb_build_object('reason', s.reason),
   count(*)::double precision
@@ -108,6 +126,8 @@ perdure_workers (alive, by version), perdure_worker_runs, perdure_worker_beat_ag
 perdure_last_tick_age_seconds, perdure_failover_age_seconds (once there was one),
 perdure_held (1 on hold, else 0),
 perdure_undrained_wakes, perdure_oldest_wake_age_seconds, perdure_stuck_runs (by reason),
+perdure_periods (partitions alive), perdure_retention_overdue_seconds (since when the oldest is to be dropped),
+perdure_last_period_age_seconds (above 0 where none was made ahead),
 perdure_ended_runs_of_last_hour (started within it, by status).';
 comment on column perdure.metrics.labels is 'Object of strings.';
 comment on column perdure.metrics.value is 'A number: runs, workers or seconds.';

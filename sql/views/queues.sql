@@ -46,7 +46,8 @@ select
   case
     when isfinite(c.oldest_ready_at) then (select perdure._clock()) - c.oldest_ready_at
   end as oldest_ready_age,
-  q.retention
+  q.retention,
+  q.failed_retention
 from perdure.queue as q
 full join pivoted as c on q.name = c.queue;
 
@@ -63,4 +64,6 @@ comment on column perdure.queues.paused is 'Runs that are paused.';
 comment on column perdure.queues.cancelling is 'Runs that were told to end and that no worker holds.';
 comment on column perdure.queues.oldest_ready_at is 'Since when the first of the ready runs is ready.';
 comment on column perdure.queues.oldest_ready_age is 'How long that is.';
-comment on column perdure.queues.retention is 'How long its ended runs are to be kept; null: for good. Nothing removes them yet.';
+comment on column perdure.queues.retention is 'How long its completed runs are kept; null: as the setting retention says.';
+comment on column perdure.queues.failed_retention is
+'How long its runs that ended otherwise are kept; null: the longer of retention and the setting failed_retention.';

@@ -12,7 +12,7 @@ from (
   ('an_ended_run_is_not_dispatched', 'No run has both.'),
   ('what_is_kept_belongs_to_a_run', 'No row of another table names a run that is not there.'),
   ('a_dispatch_row_agrees_with_its_run', 'What was copied into it is what the run says.'),
-  ('a_key_names_its_run', 'A key names a run that was started with it.'),
+  ('a_key_names_its_run', 'A key names a run that was started with it, or one that was dropped.'),
   ('a_suspended_run_can_be_woken', 'A run that waits without end waits for a message.'),
   ('what_a_run_waits_for_is_known', 'A wait is an object with a time that can be read, or none.'),
   ('a_wait_ends_in_time', 'A suspended run is ready no later than the first of its waits ends.'),
@@ -104,7 +104,12 @@ union all
 select 'a_key_names_its_run', k.run_id, format('key %s of workflow %s', k.key, k.workflow)
 from perdure.run_key as k
 left join perdure.run as r on k.run_id = r.run_id
-where r.run_id is null or (r.workflow, r.key) is distinct from (k.workflow, k.key)
+where (
+    -- of runs that were dropped they are freed in small rounds
+    r.run_id is null
+    and k.run_id >= coalesce((select (c.detail ->> 'to')::uuid from perdure.chore as c where c.name = 'dropped'), k.run_id)
+  )
+  or (r.run_id is not null and (r.workflow, r.key) is distinct from (k.workflow, k.key))
 union all
 select 'a_suspended_run_can_be_woken', d.run_id, 'it waits for nothing that can come'
 from perdure.dispatch as d

@@ -66,6 +66,7 @@ POINTS = (
     Point("recover", workflow="slow", tick="select perdure.recover()"),
     Point("drain", workflow="slow", tick="select * from perdure.drain()"),
     Point("truncate_wake", workflow="slow", tick="select perdure.truncate_wake()"),
+    Point("rotate", workflow="slow", tick="select perdure.rotate()"),
     # it commits by itself, so there is no time before its commit
     Point("run_ticks", workflow="slow", moments=("before_sent", "after_commit")),
 )

@@ -35,6 +35,14 @@ DYNAMIC = {
     "_revoke_all": "revokes what the matrix gave to a role known by name",
     "_cron_schedule": "calls pg_cron, which may not be there",
     "disable_cron": "calls pg_cron, which may not be there",
+    "_stop_all": "locks partitions, which are known by name",
+    "_make_parts": "makes partitions",
+    "_attach": "makes a table a partition",
+    "_detach": "takes a partition out",
+    "_split": "moves rows between two partitions, of which one is none at that moment",
+    "_guard_old": "puts a constraint on a partition",
+    "_merge": "moves rows between two partitions that are none at that moment",
+    "_free_keys": "reads what was a partition, then drops it",
 }
 
 # Where plpgsql_check is wrong: (function, beginning of its message) -> why.

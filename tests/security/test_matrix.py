@@ -48,6 +48,7 @@ stop_worker                 .       x        .        .
 tick                        .       x        .        x
 recover                     .       x        .        x
 truncate_wake               .       x        .        x
+rotate                      .       x        .        x
 drain                       .       x        .        x
 run_ticks                   .       x        .        x
 terminate                   .       .        .        x
@@ -84,6 +85,7 @@ versions                    .       .        x        x
 stuck                       .       .        x        x
 history                     .       .        x        x
 metrics                     .       .        x        x
+periods                     .       .        x        x
 violations                  .       .        x        x
 """
 

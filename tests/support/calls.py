@@ -343,6 +343,7 @@ CALLS: tuple[Call, ...] = (
     Call("recover", _dead_worker, again={"recover": 0}, says="how many runs were taken back"),
     Call("drain", _told, again={"applied": 0}, says="how many were looked at"),
     Call("truncate_wake", _none, again={"truncate_wake": False}, says="whether it did"),
+    Call("rotate", _none, again={"rotate": {}}, says="empty where nothing was to be"),
     Call("run_ticks", lambda stage: {**_housekeeping(stage), "max_seconds": 1}),
     # operate
     Call("terminate", _one(Stage.waiting), again={"terminate": "duplicate"}, says=_DUPLICATE),

@@ -213,5 +213,5 @@ CALLS: dict[str, Call] = {
 # What concerns no run: names, roles, settings, jobs.
 OF_NO_RUN = {
     "put_workflow", "put_queue", "put_setting", "register_worker", "worker_lock", "grant_role", "revoke_role",
-    "enable_cron", "disable_cron", "version", "selftest", "run_ticks", "truncate_wake", "await", "hold", "adopt", "at_risk", "recorded_since",
+    "enable_cron", "disable_cron", "version", "selftest", "run_ticks", "truncate_wake", "rotate", "await", "hold", "adopt", "at_risk", "recorded_since",
 }  # fmt: skip

@@ -1,0 +1,241 @@
+-- Invariant: rotate does a bounded piece of work; whatever it leaves is done by a later call. It changes the tables
+-- themselves, so its transaction must end with it: run_ticks sees to that.
+-- Lock order: chore without waiting, then as period.sql and retention.sql say.
+
+create or replace function perdure._drop_period(now timestamptz)
+returns text
+language plpgsql
+volatile
+as $$
+declare
+  v_period pg_catalog.record;
+  v_needed pg_catalog.uuid[];
+  v_kept pg_catalog.uuid[];
+  v_did pg_catalog.text;
+  v_detail pg_catalog.jsonb;
+begin
+  select c.suffix, c.begins, c.ends, c.ends_at into v_period from perdure._cuts as c
+  where c.begins is not null and c.ends is not null
+  order by c.begins
+  limit 1;
+  if not found or v_period.ends_at > _drop_period.now - (
+    select least(perdure._kept_for(null, true), min(q.retention)) from perdure.queue as q
+  ) then
+    return null;
+  end if;
+  v_did := perdure._guard_old(v_period.ends);
+  if v_did is not null then
+    return v_did;
+  elsif perdure._is_in_use(array['_old', v_period.suffix]) then
+    return 'busy';
+  end if;
+
+  -- the unfinished first: one that ends meanwhile is among them or among the ended
+  v_needed := perdure._needed(v_period.begins, v_period.ends, 5001);
+  v_kept := v_needed
+    || perdure._unexpired(v_period.begins, v_period.ends, _drop_period.now, 5001 - least(cardinality(v_needed), 5000))
+    || perdure._needed_predecessors(v_period.begins, v_period.ends, 5001);
+  if cardinality(v_kept) <= 5000 and perdure._merge(v_period.suffix, v_period.begins, v_period.ends, v_kept) then
+    return 'dropped';
+  end if;
+  v_detail := jsonb_build_object('waits', v_period.suffix, 'since', _drop_period.now);
+  update perdure.chore as c
+  set detail = v_detail || c.detail
+  where c.name = 'periods';
+  return 'waits';
+exception
+  when lock_not_available or deadlock_detected then
+    return 'busy';
+end;
+$$;
+comment on function perdure._drop_period(timestamptz) is
+'Drop the oldest period once the time of all but few of its runs is over.
+Returns dropped; guarded and busy as _guard_old does; waits where more than 5,000 of its runs are to be kept; null where none
+is due.';
+
+create or replace function perdure._expire(now timestamptz)
+returns integer
+language plpgsql
+volatile
+as $$
+declare
+  v_old_ends constant pg_catalog.uuid := (select c.ends from perdure._cuts as c where c.begins is null);
+  v_limit pg_catalog.record;
+  v_expired pg_catalog.uuid[];
+  v_locked pg_catalog.uuid[];
+begin
+  select l.completed_since, l.failed_since into strict v_limit
+  from perdure._limits(_expire.now) as l where l.queue is null;
+  select array_agg(e.run_id) into v_expired
+  from (
+    select o.run_id
+    from perdure.outcome as o
+    inner join perdure.run as r on r.run_id = o.run_id
+    left join perdure._limits(_expire.now) as l on l.queue = r.queue
+    where o.run_id < v_old_ends and r.run_id < v_old_ends
+      and o.finished_at <= case
+        when o.status = 'completed' then coalesce(l.completed_since, v_limit.completed_since)
+        else coalesce(l.failed_since, v_limit.failed_since)
+      end
+      and not exists (select from perdure.dispatch as d where d.predecessor_id = o.run_id)
+      and (r.predecessor_id is null or perdure._unfinished_predecessor(r.predecessor_id) is null)
+    limit 1000
+  ) as e;
+  if v_expired is null then
+    return 0;
+  end if;
+  select array_agg(l.run_id) into v_locked
+  from (
+    select k.run_id from perdure.run as r
+    inner join perdure.run_key as k on k.workflow = r.workflow and k.key = r.key
+    where r.run_id = any(v_expired) and k.run_id = r.run_id
+    for update of k skip locked
+  ) as l;
+  select array_agg(l.run_id) into v_expired
+  from (
+    select o.run_id from perdure.outcome as o
+    where o.run_id = any(v_expired)
+      and (o.run_id = any(v_locked) or not exists (  -- else somebody is about to retry it, or to move its key
+        select from perdure.run as r
+        inner join perdure.run_key as k on k.workflow = r.workflow and k.key = r.key
+        where r.run_id = o.run_id and k.run_id = r.run_id))
+    for update skip locked
+  ) as l;
+  delete from perdure.run_key as k using perdure.run as r
+  where r.run_id = any(v_expired) and k.workflow = r.workflow and k.key = r.key and k.run_id = r.run_id;
+  delete from perdure.outcome as o where o.run_id = any(v_expired);
+  delete from perdure.step as s where s.run_id = any(v_expired);
+  delete from perdure.step_attempt as t where t.run_id = any(v_expired);
+  delete from perdure.signal as s where s.run_id = any(v_expired);
+  delete from perdure.act as a where a.run_id = any(v_expired);
+  delete from perdure.run as r where r.run_id = any(v_expired);
+  return coalesce(cardinality(v_expired), 0);
+end;
+$$;
+comment on function perdure._expire(timestamptz) is
+'Delete runs in _old whose time is over, a thousand at most, with their keys.
+Returns how many. Locks their keys and outcomes without waiting.';
+
+create or replace function perdure._free_keys()
+returns integer
+language plpgsql
+volatile
+as $$
+declare
+  v_dropped pg_catalog.name;
+  v_after constant pg_catalog.uuid := (select (c.detail ->> 'after')::uuid from perdure.chore as c where c.name = 'keys');
+  v_ids pg_catalog.uuid[];
+  v_workflows pg_catalog.text[];
+  v_keys pg_catalog.text[];
+  v_left bigint;
+  v_detail pg_catalog.jsonb;
+begin
+  select c.relname into v_dropped from pg_class as c
+  where c.relnamespace = 'perdure'::regnamespace and c.relkind = 'r' and c.relname ~ '^run_dropped_[0-9]{8}$'
+  order by c.relname
+  limit 1;
+  if not found then
+    return 0;
+  end if;
+  execute format(
+    'select array_agg(r.run_id order by r.run_id), array_agg(r.workflow order by r.run_id), array_agg(r.key order by r.run_id)'
+    ' from (select run_id, workflow, key from perdure.%I where key is not null and run_id > $1 order by run_id limit 1000) as r',
+    v_dropped) into v_ids, v_workflows, v_keys using coalesce(v_after, '00000000-0000-0000-0000-000000000000');
+  if v_ids is null then
+    execute format('drop table perdure.%I', v_dropped);
+    update perdure.chore as c set detail = '{}' where c.name = 'keys';
+    return 1;
+  end if;
+  delete from perdure.run_key as k
+  where k.ctid = any(array(
+    select f.ctid from unnest(v_ids, v_workflows, v_keys) as g (run_id, workflow, key)
+    inner join perdure.run_key as f on f.workflow = g.workflow and f.key = g.key and f.run_id = g.run_id
+    where not exists (select from perdure.run as r where r.run_id = g.run_id)
+    for update of f skip locked));
+  select count(*) into v_left from unnest(v_ids, v_workflows, v_keys) as g (run_id, workflow, key)
+  inner join perdure.run_key as f on f.workflow = g.workflow and f.key = g.key and f.run_id = g.run_id
+  where not exists (select from perdure.run as r where r.run_id = g.run_id);
+  if v_left > 0 then
+    return 0;  -- somebody is about to use one of them: the same round again, later
+  end if;
+  v_detail := jsonb_build_object('after', v_ids[cardinality(v_ids)]);
+  update perdure.chore as c set detail = v_detail where c.name = 'keys';
+  return cardinality(v_ids);
+end;
+$$;
+comment on function perdure._free_keys() is
+'Free keys of a dropped period''s runs, a thousand at most.
+That period''s table run is kept as a list of them until all are free. Returns 0 where nothing is to be done, or somebody is about to use one of them. Locks the keys'' rows without waiting.';
+
+create or replace function perdure._do_chore(name text, due text[], now timestamptz)
+returns integer
+language plpgsql
+volatile
+as $$
+declare
+  v_count integer;
+begin
+  if not _do_chore.name = any(_do_chore.due) then
+    return 0;
+  end if;
+  v_count := case _do_chore.name when 'keys' then perdure._free_keys() else perdure._expire(_do_chore.now) end;
+  update perdure.chore as c
+  set next_at = _do_chore.now + case when v_count = 0 then interval '1 minute' else interval '0' end
+  where c.name = _do_chore.name;
+  return v_count;
+end;
+$$;
+comment on function perdure._do_chore(text, text[], timestamptz) is
+'Do a round of keys or expired where it is due; what found nothing to do is due again in a minute. Returns how many rows.';
+
+create or replace function perdure.rotate()
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '50ms'
+set default_tablespace = ''
+as $$
+declare
+  v_now constant timestamptz := perdure._now();
+  v_due text[];
+  v_did text;
+  v_count integer;
+begin
+  perform perdure._check_isolation();
+  v_due := array(  -- a clock that was ahead may have left a time far in the future
+    select c.name from perdure.chore as c
+    where c.name <> 'dropped' and (c.next_at <= v_now or c.next_at > v_now + interval '1 day'));
+  if cardinality(v_due) = 0 or perdure._hold() is not null then
+    return '{}'::jsonb;
+  end if;
+  perform from perdure.chore as c where c.name = 'periods' for update skip locked;
+  if not found then
+    return '{}'::jsonb;  -- somebody else is at it
+  end if;
+  perform perdure._bound_idleness('1 second');
+  if 'periods' = any(v_due) then
+    v_did := coalesce(perdure._make_ahead(v_now), perdure._drop_period(v_now));
+    if v_did is null or v_did = 'waits' then
+      update perdure.chore as c
+      set
+        next_at = v_now + case when v_did is null then interval '1 minute' else interval '1 hour' end,
+        detail = case when v_did is null then '{}' else c.detail end
+      where c.name = 'periods';
+    end if;
+  end if;
+  if v_did is null or v_did = 'busy' then  -- else everybody may be waiting for the commit
+    v_count := perdure._do_chore('keys', v_due, v_now) + perdure._do_chore('expired', v_due, v_now);
+  end if;
+  return jsonb_strip_nulls(jsonb_build_object('period', v_did, 'rows', nullif(v_count, 0)));
+end;
+$$;
+comment on function perdure.rotate() is
+'Do the next piece of work on what is kept.
+That is: make a partition ahead, drop a period whose time is over, delete runs in _old whose time is over, free keys of runs
+that are gone. Returns an object: period with made ahead, dropped, guarded (another step of it was done), waits (more than 5,000 of its runs
+are to be kept), busy (somebody is at work on it: try again); rows with how many were looked at; empty where nothing was to be
+done, on hold, and where another session is at it.
+Where it cuts anew it stops all others, at most some 50 ms, until its transaction ends; so only run_ticks calls it, which
+commits at once. It waits for nobody who has been in a transaction for 50 ms. Raises 55000 outside READ COMMITTED.';
