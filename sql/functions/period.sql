@@ -1,6 +1,6 @@
--- Invariant: the catalog alone says how the tables of a run are cut, all of them at the same run_ids. Who cuts anew stops
--- everybody first, for milliseconds, and nothing before it is sure that nobody stands in the way: it never waits for a
--- transaction that stays open, and nobody else waits behind it for one.
+-- Invariant: the catalog alone says how the tables of a run are cut, all of them at the same run_ids. Who cuts anew
+-- stops everybody first, for milliseconds. It does not wait for a transaction that stays open, and nobody waits behind
+-- it for one.
 -- Lock order: chore, worker (exclusive: no fence, so no worker is within a transaction), then the tables of a run, in
 -- the order in which workers come to them, each waited for 50 ms at most; whoever is in the way longer is left alone.
 
@@ -47,7 +47,7 @@ from (
     (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([0-9a-f-]{36})''\)'))[1]::uuid as begins,
     (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([0-9a-f-]{36})''\)'))[1]::uuid as ends
   from pg_inherits as i
-  inner join pg_class as c on c.oid = i.inhrelid
+  inner join pg_class as c on i.inhrelid = c.oid
   where i.inhparent = 'perdure.run'::regclass
 ) as b;
 

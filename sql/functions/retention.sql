@@ -1,6 +1,6 @@
--- Invariant: an ended run is kept for its time, an unfinished one for good, and what is told of a run is there as long as
--- the run. A period goes as a whole, without a DELETE: the few of its runs that are to be kept move to _old first. What is
--- in _old, and the keys of runs that are gone, go row by row, in small rounds.
+-- Invariant: an ended run is kept for its time, an unfinished one for good, and what is told of a run is there as long
+-- as the run. A period goes as a whole, without a DELETE: the few of its runs that are to be kept move to _old first.
+-- What is in _old, and the keys of runs that are gone, go row by row, in small rounds.
 -- Lock order: chore, then as period.sql says; of a round: the keys' rows, then outcomes, all without waiting. Each is a
 -- transaction of its own: what is left half done by a kill was not done.
 
@@ -181,8 +181,8 @@ begin
   perform perdure._stop_all(array['_old', _merge.suffix]);
   -- only now is nobody at work: what began or came back since the long look is in here
   v_kept := array(
-    select u.run_id from unnest(_merge.kept || perdure._needed(_merge.begins, _merge.ends, 5001)) as u (run_id) group by u.run_id);
-  if cardinality(v_kept) > 5000 then
+    select u.run_id from unnest(_merge.kept || perdure._needed(_merge.begins, _merge.ends, 3001)) as u (run_id) group by u.run_id);
+  if cardinality(v_kept) > 3000 then
     return false;
   end if;
   v_has_keys := exists (select from perdure.run as r
@@ -213,5 +213,5 @@ end;
 $$;
 comment on function perdure._merge(text, uuid, uuid, uuid[]) is
 'Drop a period, the one after _old, which takes over the runs that are kept and reaches up to its end from now on.
-Returns false, having changed nothing, where more than 5,000 runs would have to move. Locks the tables of a run exclusively until
+Returns false, having changed nothing, where more than 3,000 runs would have to move. Locks the tables of a run exclusively until
 the transaction ends; raises as _stop_all does.';

@@ -31,11 +31,13 @@ begin
   end if;
 
   -- the unfinished first: one that ends meanwhile is among them or among the ended
-  v_needed := perdure._needed(v_period.begins, v_period.ends, 5001);
+  v_needed := perdure._needed(v_period.begins, v_period.ends, 3001);
+  perform set_config('enable_seqscan', 'on', true);  -- these two read the whole period
   v_kept := v_needed
-    || perdure._unexpired(v_period.begins, v_period.ends, _drop_period.now, 5001 - least(cardinality(v_needed), 5000))
-    || perdure._needed_predecessors(v_period.begins, v_period.ends, 5001);
-  if cardinality(v_kept) <= 5000 and perdure._merge(v_period.suffix, v_period.begins, v_period.ends, v_kept) then
+    || perdure._unexpired(v_period.begins, v_period.ends, _drop_period.now, 3001 - least(cardinality(v_needed), 3000))
+    || perdure._needed_predecessors(v_period.begins, v_period.ends, 3001);
+  perform set_config('enable_seqscan', 'off', true);
+  if cardinality(v_kept) <= 3000 and perdure._merge(v_period.suffix, v_period.begins, v_period.ends, v_kept) then
     return 'dropped';
   end if;
   v_detail := jsonb_build_object('waits', v_period.suffix, 'since', _drop_period.now);
@@ -50,7 +52,7 @@ end;
 $$;
 comment on function perdure._drop_period(timestamptz) is
 'Drop the oldest period once the time of all but few of its runs is over.
-Returns dropped; guarded and busy as _guard_old does; waits where more than 5,000 of its runs are to be kept; null where none
+Returns dropped; guarded and busy as _guard_old does; waits where more than 3,000 of its runs are to be kept; null where none
 is due.';
 
 create or replace function perdure._expire(now timestamptz)
@@ -196,6 +198,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '50ms'
 set default_tablespace = ''
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
@@ -234,7 +238,7 @@ $$;
 comment on function perdure.rotate() is
 'Do the next piece of work on what is kept.
 That is: make a partition ahead, drop a period whose time is over, delete runs in _old whose time is over, free keys of runs
-that are gone. Returns an object: period with made ahead, dropped, guarded (another step of it was done), waits (more than 5,000 of its runs
+that are gone. Returns an object: period with made ahead, dropped, guarded (another step of it was done), waits (more than 3,000 of its runs
 are to be kept), busy (somebody is at work on it: try again); rows with how many were looked at; empty where nothing was to be
 done, on hold, and where another session is at it.
 Where it cuts anew it stops all others, at most some 50 ms, until its transaction ends; so only run_ticks calls it, which

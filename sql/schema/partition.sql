@@ -1,5 +1,5 @@
--- Invariant: every row has a home. <table>_old begins at MINVALUE, the last partition ends at MAXVALUE and is empty until
--- its time comes. All tables of a run are cut at the same run_ids, so a period is dropped as a whole.
+-- Invariant: every row has a home. <table>_old begins at MINVALUE, the last partition ends at MAXVALUE and is empty
+-- until its time comes. All tables of a run are cut at the same run_ids, so a period is dropped as a whole.
 
 create table perdure.chore (
   name text collate "C" not null,

@@ -15,9 +15,9 @@ comment on column perdure.setting.description is 'What it does, with its unit.';
 insert into perdure.setting (name, value, description) values
 ('payload_soft_limit', '1048576', 'Bytes of an input, payload or result above which a warning is raised.'),
 ('payload_hard_limit', '16777216', 'Bytes of an input, payload or result above which it is refused (PD010).'),
-('retention', '"7 days"', 'How long completed runs are kept at least, an interval; a queue may have its own.'),
-('failed_retention', '"30 days"', 'How long runs that ended otherwise are kept at least, an interval; a queue may have its own.'),
-('partition_period', '"7 days"', 'How long a partition is at least, from 1 day to 1 year; a third of retention where that is longer.'),
+('retention', '"7 days"', 'How long completed runs are kept at least; a queue may have its own.'),
+('failed_retention', '"30 days"', 'How long other ended runs are kept at least; a queue may have its own.'),
+('partition_period', '"7 days"', 'How long a partition is, 1 day to 1 year; a third of retention where longer.'),
 ('allow_unknown_names', 'false', 'Whether start accepts workflows and queues that nobody has registered.');
 
 create table perdure.timeline (

@@ -1,29 +1,43 @@
 -- Invariant: one row per partition of the tables of a run, the oldest first, from the catalog: no table is read.
 
 create or replace view perdure.periods as
+with size as (
+  select
+    p.relname,
+    t.relname as parent,
+    pg_total_relation_size(p.oid) as bytes
+  from pg_class as t
+  inner join pg_inherits as i on t.oid = i.inhparent
+  inner join pg_class as p on i.inhrelid = p.oid
+  where t.relnamespace = 'perdure'::regnamespace and t.relkind = 'p'
+),
+
+kept as (
+  select min(k.span) as span
+  from (
+    select (s.value #>> '{}')::interval as span from perdure.setting as s
+    where s.name = 'retention'
+    union all
+    select q.retention from perdure.queue as q
+  ) as k
+)
+
 select
   'run' || c.suffix as name,
   c.begins_at,
   c.ends_at,
   (
-    select sum(pg_total_relation_size(p.oid))::bigint
-    from pg_class as p
-    inner join pg_inherits as i on i.inhrelid = p.oid
-    inner join pg_class as t on t.oid = i.inhparent
-    where t.relnamespace = 'perdure'::regnamespace and t.relkind = 'p' and p.relname = t.relname || c.suffix
+    select sum(z.bytes)::bigint from size as z
+    where z.relname = z.parent || c.suffix
   ) as bytes,
-  case when c.begins is not null then c.ends_at + k.least_kept end as due_at,
+  case when c.begins is not null then c.ends_at + k.span end as due_at,
   case
     when h.detail ->> 'waits' = c.suffix
-      then format('more than 5,000 of its runs are to be kept, since %s', h.detail ->> 'since')
+      then format('more than 3,000 of its runs are to be kept, since %s', h.detail ->> 'since')
   end as waits
 from perdure._cuts as c
-cross join (
-  select least((select (s.value #>> '{}')::interval from perdure.setting as s where s.name = 'retention'), min(q.retention))
-    as least_kept
-  from perdure.queue as q
-) as k
-cross join (select o.detail from perdure.chore as o where o.name = 'periods') as h;
+cross join kept as k
+left join perdure.chore as h on h.name = 'periods';
 
 comment on view perdure.periods is
 'How the runs that are kept are cut by the time of their start: each period is dropped as a whole.';

@@ -104,12 +104,12 @@ union all
 select 'a_key_names_its_run', k.run_id, format('key %s of workflow %s', k.key, k.workflow)
 from perdure.run_key as k
 left join perdure.run as r on k.run_id = r.run_id
-where (
-    -- of runs that were dropped they are freed in small rounds
-    r.run_id is null
-    and k.run_id >= coalesce((select (c.detail ->> 'to')::uuid from perdure.chore as c where c.name = 'dropped'), k.run_id)
-  )
-  or (r.run_id is not null and (r.workflow, r.key) is distinct from (k.workflow, k.key))
+left join perdure.chore as g on g.name = 'dropped'
+where case
+    -- keys of runs that were dropped are freed in small rounds
+    when r.run_id is null then k.run_id >= coalesce((g.detail ->> 'to')::uuid, k.run_id)
+    else (r.workflow, r.key) is distinct from (k.workflow, k.key)
+  end
 union all
 select 'a_suspended_run_can_be_woken', d.run_id, 'it waits for nothing that can come'
 from perdure.dispatch as d

@@ -204,3 +204,31 @@ def test_cron_in_another_database_is_told(tmp_path: Any, cron_server: PostgresSe
         assert "enable_cron(); prints what to run there" in findings["cron"]["advice"]
     finally:
         other.drop()
+
+
+def test_periods_that_nobody_makes_or_drops_are_told(
+    perdure: Shell, database: Database, order: str, worker: Worker
+) -> None:
+    assert found(perdure, code=0)["retention"]["level"] == "ok"
+    database.clock.stop()
+    database.clock.advance(days=4)
+    worker.beat()
+    database.connect().execute("call perdure.run_ticks(0)")
+    database.clock.advance(days=14)
+    worker.beat()
+    said = found(perdure, code=0)["retention"]
+    assert said["level"] == "warning"
+    assert "no partition was made ahead" in said["says"]
+    user = database.connect(autocommit=False)
+    user.execute("select perdure.start('order')")
+    for _ in range(3):
+        database.connect().execute("call perdure.run_ticks(0)")
+    assert "pg_stat_activity" in found(perdure, code=0)["retention"]["advice"]
+    user.commit()
+    database.connect().execute("select perdure.rotate()")
+    said = found(perdure, code=0)["retention"]
+    assert said["level"] == "warning"
+    assert "was to be dropped" in said["says"]
+    for _ in range(3):
+        database.connect().execute("select perdure.rotate()")
+    assert found(perdure, code=0)["retention"]["level"] == "ok"

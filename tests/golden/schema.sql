@@ -26,10 +26,6 @@ CREATE FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp 
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._answer_waiting(run_ids uuid[], now timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$…$$;
-
 CREATE FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) RETURNS TABLE(run_id uuid, checkpoint jsonb)
     LANGUAGE plpgsql
     AS $$…$$;
@@ -54,11 +50,19 @@ CREATE FUNCTION perdure._ask_one(run_id uuid, act text, reason text, grace inter
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._attach(table_name text, suffix text, begins uuid, ends uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._audit(act text, run_id uuid, reason text, detail jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._because(reason text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._bound_at(at timestamp with time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
@@ -75,7 +79,7 @@ CREATE FUNCTION perdure._bury_workers(now timestamp with time zone) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._bytes(payload jsonb) RETURNS integer
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._caller() RETURNS name
@@ -134,7 +138,15 @@ CREATE FUNCTION perdure._check_saves(saves jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, payload_limit bigint, tags jsonb, headers jsonb DEFAULT '{}'::jsonb) RETURNS void
+CREATE FUNCTION perdure._check_snapshot() RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._check_span_setting(name text, value text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
@@ -217,15 +229,27 @@ CREATE FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp with time
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._detach(table_name text, suffix text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._distance(a text, b text) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$…$$;
 
-CREATE FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time zone) RETURNS void
+CREATE FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._do_chore(name text, due text[], now timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._drop_late_acts(run_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._drop_period(now timestamp with time zone) RETURNS text
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -256,6 +280,10 @@ CREATE TABLE perdure.outcome (
 PARTITION BY RANGE (run_id);
 
 CREATE FUNCTION perdure._end_runs(ends perdure.outcome[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._expire(now timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -542,6 +570,10 @@ CREATE FUNCTION perdure._free_forgotten(now timestamp with time zone) RETURNS in
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._free_keys() RETURNS integer
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._free_successors(run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -550,12 +582,12 @@ CREATE FUNCTION perdure._grant_kind(role name, kind text) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
+CREATE FUNCTION perdure._guard_old(ends uuid) RETURNS text
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._head(head text, now timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._hold() RETURNS text
@@ -566,15 +598,31 @@ CREATE FUNCTION perdure._hold_setting() RETURNS text
     LANGUAGE sql
     AS $$…$$;
 
+CREATE TABLE perdure.run_key (
+    workflow text NOT NULL COLLATE pg_catalog."C",
+    key text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    fingerprint bytea NOT NULL,
+    CONSTRAINT run_key_fingerprint_has_16_bytes CHECK ((octet_length(fingerprint) = 16))
+);
+
+CREATE FUNCTION perdure._holder_of(workflow text, key text, is_to_move boolean) RETURNS perdure.run_key
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._holders(parts regclass[]) RETURNS text[]
+    LANGUAGE sql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS perdure.step[]
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._is_above(batch jsonb, bytes bigint) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) RETURNS boolean
+CREATE FUNCTION perdure._is_gone(run_id uuid) RETURNS boolean
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -582,24 +630,32 @@ CREATE FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp wit
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$…$$;
 
-CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) RETURNS uuid[]
+CREATE FUNCTION perdure._is_in_use(suffixes text[]) RETURNS boolean
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) RETURNS void
+CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid DEFAULT NULL::uuid) RETURNS uuid[]
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._kept_for(queue text, is_completed boolean) RETURNS interval
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._know_queues(names text[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._lane_heads(queues text[], workflows text[], heads jsonb, now timestamp with time zone) RETURNS jsonb
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION perdure._lanes(queues text[]) RETURNS TABLE(queue text, priority smallint, is_probe boolean)
+    LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with time zone) RETURNS TABLE(queue text, priority smallint, is_probe boolean, head timestamp with time zone)
+CREATE FUNCTION perdure._limit_patience() RETURNS void
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._limits(now timestamp with time zone) RETURNS TABLE(queue text, completed_since timestamp with time zone, failed_since timestamp with time zone)
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb) RETURNS record
@@ -614,10 +670,6 @@ CREATE FUNCTION perdure._lock_key(worker_id uuid) RETURNS bigint
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
-CREATE FUNCTION perdure._lock_lanes(queues text[], workflows text[], max_runs integer, now timestamp with time zone) RETURNS uuid[]
-    LANGUAGE plpgsql
-    AS $$…$$;
-
 CREATE FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT others jsonb) RETURNS record
     LANGUAGE plpgsql
     AS $$…$$;
@@ -630,12 +682,32 @@ CREATE FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, n
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._make_ahead(now timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._make_parts(suffix text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._meet_deadlines(now timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._merge(suffix text, begins uuid, ends uuid, kept uuid[]) RETURNS boolean
     LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._nearest(word text, known text[]) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._needed(begins uuid, ends uuid, max_runs integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._needed_predecessors(begins uuid, ends uuid, max_runs integer) RETURNS uuid[]
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._normal_waits(waits jsonb) RETURNS jsonb
@@ -658,8 +730,16 @@ CREATE FUNCTION perdure._outcome(run_id uuid, status text, result jsonb, error j
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
+CREATE FUNCTION perdure._parts(suffixes text[]) RETURNS regclass[]
+    LANGUAGE sql STABLE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._payload_limit() RETURNS bigint
     LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._period_length() RETURNS interval
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._permissions() RETURNS TABLE(name name, kinds text[])
@@ -671,7 +751,7 @@ CREATE FUNCTION perdure._put_hold(reason text, now timestamp with time zone) RET
     AS $$…$$;
 
 CREATE FUNCTION perdure._raise_refused(run_id uuid, act text, error text, state text) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._raise_unknown(what text, name text, known text[]) RETURNS void
@@ -702,10 +782,6 @@ CREATE FUNCTION perdure._reason_error(run_id uuid, status text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._recall_heads(setting text, whose text, now timestamp with time zone) RETURNS jsonb
-    LANGUAGE plpgsql STABLE
-    AS $$…$$;
-
 CREATE FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -719,6 +795,10 @@ CREATE FUNCTION perdure._revoke_all(role name DEFAULT NULL::name) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._run_state(worker_id uuid, begun_at timestamp with time zone, ready_at timestamp with time zone, waits jsonb, cancel text, is_paused boolean, now timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._run_tables() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
@@ -748,7 +828,15 @@ CREATE FUNCTION perdure._span(span interval) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
     AS $$…$$;
 
+CREATE FUNCTION perdure._split(top text, begins uuid, bound uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._states(run_ids uuid[], act text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, state text)
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._stop_all(suffixes text[]) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -764,24 +852,28 @@ CREATE FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, ru
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._time_of(run_id uuid) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._timeline() RETURNS integer
     LANGUAGE plpgsql PARALLEL RESTRICTED
     AS $$…$$;
 
-CREATE FUNCTION perdure._told(max_runs integer, now timestamp with time zone) RETURNS TABLE(run_ids uuid[], head timestamp with time zone)
-    LANGUAGE plpgsql
+CREATE FUNCTION perdure._unexpired(begins uuid, ends uuid, now timestamp with time zone, max_runs integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._unfinished_predecessor(run_id uuid) RETURNS uuid
     LANGUAGE sql
-    AS $$…$$;
-
-CREATE FUNCTION perdure._unmixed(INOUT run_ids uuid[], INOUT claims uuid[]) RETURNS record
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now()) RETURNS uuid
@@ -949,7 +1041,7 @@ CREATE FUNCTION perdure.pause_many(run_ids uuid[], reason text DEFAULT NULL::tex
     SET lock_timeout TO '5s'
     AS $$…$$;
 
-CREATE FUNCTION perdure.put_queue(name text, retention interval DEFAULT NULL::interval) RETURNS void
+CREATE FUNCTION perdure.put_queue(name text, retention interval DEFAULT NULL::interval, failed_retention interval DEFAULT NULL::interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
@@ -1050,6 +1142,15 @@ CREATE FUNCTION perdure.revoke_role(role name, kind text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '5s'
+    AS $$…$$;
+
+CREATE FUNCTION perdure.rotate() RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET default_tablespace TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.run_results(run_ids uuid[]) RETURNS TABLE(run_id uuid, status text, result jsonb, error jsonb, finished_at timestamp with time zone)
@@ -1192,10 +1293,37 @@ CREATE FUNCTION perdure.worker_runs(worker_id uuid) RETURNS TABLE(run_id uuid, c
     SET jit TO 'off'
     AS $$…$$;
 
+CREATE VIEW perdure._cuts AS
+ SELECT b.suffix,
+    b.begins,
+    b.ends,
+    to_timestamp((((((('x'::text || "left"(replace((b.begins)::text, '-'::text, ''::text), 12)))::bit(48))::bigint)::numeric / 1000.0))::double precision) AS begins_at,
+    to_timestamp((((((('x'::text || "left"(replace((b.ends)::text, '-'::text, ''::text), 12)))::bit(48))::bigint)::numeric / 1000.0))::double precision) AS ends_at
+   FROM ( SELECT substr((c.relname)::text, (length('run'::text) + 1)) AS suffix,
+            ((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([0-9a-f-]{36})''\)'::text))[1])::uuid AS begins,
+            ((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([0-9a-f-]{36})''\)'::text))[1])::uuid AS ends
+           FROM (pg_inherits i
+             JOIN pg_class c ON ((i.inhrelid = c.oid)))
+          WHERE (i.inhparent = ('perdure.run'::regclass)::oid)) b;
+
 CREATE VIEW perdure._invariants AS
  SELECT i.invariant,
     i.meaning
-   FROM ( VALUES ('a_run_is_unfinished_or_ended'::text,'A run has a row in dispatch or in outcome.'::text), ('an_ended_run_is_not_dispatched'::text,'No run has both.'::text), ('what_is_kept_belongs_to_a_run'::text,'No row of another table names a run that is not there.'::text), ('a_dispatch_row_agrees_with_its_run'::text,'What was copied into it is what the run says.'::text), ('a_key_names_its_run'::text,'A key names a run that was started with it.'::text), ('a_suspended_run_can_be_woken'::text,'A run that waits without end waits for a message.'::text), ('what_a_run_waits_for_is_known'::text,'A wait is an object with a time that can be read, or none.'::text), ('a_wait_ends_in_time'::text,'A suspended run is ready no later than the first of its waits ends.'::text), ('a_message_wakes_its_run'::text,'A run whose message is there is ready, or has a wake.'::text), ('a_cancel_wakes_its_run'::text,'A suspended run hears of its cancel at once.'::text), ('an_act_wakes_its_run'::text,'An act that is not answered has a wake.'::text), ('a_wake_is_drained_soon'::text,'No wake of an unfinished run is older than a minute.'::text), ('a_deadline_is_kept'::text,'No run is 5 minutes past its deadline or the end of its grace.'::text), ('a_successor_waits_for_a_run'::text,'A run that replaces another waits until that one has ended.'::text), ('a_successor_is_freed_soon'::text,'That one has ended no longer than a minute ago.'::text), ('a_claim_belongs_to_a_live_worker'::text,'Whoever holds a run is alive, or has just died.'::text), ('a_claim_is_used_once'::text,'No two runs have the same token.'::text), ('a_worker_reports_its_runs'::text,'A live worker knows of the runs that it holds.'::text), ('a_worker_has_a_heartbeat'::text,'A registered worker has a row of its own to beat in.'::text), ('only_a_claimed_run_is_told'::text,'A note to a worker goes when the worker lets go.'::text), ('a_run_dies_after_its_last_recovery'::text,'No run survives more deaths than it may.'::text), ('a_signal_is_consumed_once'::text,'No two waits of a run consumed the same message.'::text), ('a_consumed_signal_was_sent'::text,'What a wait consumed is in the mailbox, under the wait''s name.'::text), ('ordinals_of_a_run_differ'::text,'No two checkpoints of a run have the same place in its order.'::text), ('an_exhausted_step_is_on_record'::text,'A step without a next try has its error as checkpoint.'::text), ('the_install_has_one_row'::text,'It is known what is installed here.'::text), ('partitions_are_cut_alike'::text,'All tables of a run have the same partitions, open at both ends.'::text), ('tables_are_granted_to_nobody'::text,'Whoever is not the owner has views and functions only.'::text)) i(invariant, meaning);
+   FROM ( VALUES ('a_run_is_unfinished_or_ended'::text,'A run has a row in dispatch or in outcome.'::text), ('an_ended_run_is_not_dispatched'::text,'No run has both.'::text), ('what_is_kept_belongs_to_a_run'::text,'No row of another table names a run that is not there.'::text), ('a_dispatch_row_agrees_with_its_run'::text,'What was copied into it is what the run says.'::text), ('a_key_names_its_run'::text,'A key names a run that was started with it, or one that was dropped.'::text), ('a_suspended_run_can_be_woken'::text,'A run that waits without end waits for a message.'::text), ('what_a_run_waits_for_is_known'::text,'A wait is an object with a time that can be read, or none.'::text), ('a_wait_ends_in_time'::text,'A suspended run is ready no later than the first of its waits ends.'::text), ('a_message_wakes_its_run'::text,'A run whose message is there is ready, or has a wake.'::text), ('a_cancel_wakes_its_run'::text,'A suspended run hears of its cancel at once.'::text), ('an_act_wakes_its_run'::text,'An act that is not answered has a wake.'::text), ('a_wake_is_drained_soon'::text,'No wake of an unfinished run is older than a minute.'::text), ('a_deadline_is_kept'::text,'No run is 5 minutes past its deadline or the end of its grace.'::text), ('a_successor_waits_for_a_run'::text,'A run that replaces another waits until that one has ended.'::text), ('a_successor_is_freed_soon'::text,'That one has ended no longer than a minute ago.'::text), ('a_claim_belongs_to_a_live_worker'::text,'Whoever holds a run is alive, or has just died.'::text), ('a_claim_is_used_once'::text,'No two runs have the same token.'::text), ('a_worker_reports_its_runs'::text,'A live worker knows of the runs that it holds.'::text), ('a_worker_has_a_heartbeat'::text,'A registered worker has a row of its own to beat in.'::text), ('only_a_claimed_run_is_told'::text,'A note to a worker goes when the worker lets go.'::text), ('a_run_dies_after_its_last_recovery'::text,'No run survives more deaths than it may.'::text), ('a_signal_is_consumed_once'::text,'No two waits of a run consumed the same message.'::text), ('a_consumed_signal_was_sent'::text,'What a wait consumed is in the mailbox, under the wait''s name.'::text), ('ordinals_of_a_run_differ'::text,'No two checkpoints of a run have the same place in its order.'::text), ('an_exhausted_step_is_on_record'::text,'A step without a next try has its error as checkpoint.'::text), ('the_install_has_one_row'::text,'It is known what is installed here.'::text), ('partitions_are_cut_alike'::text,'All tables of a run have the same partitions, open at both ends.'::text), ('tables_are_granted_to_nobody'::text,'Whoever is not the owner has views and functions only.'::text)) i(invariant, meaning);
+
+CREATE TABLE perdure.act_<period> (
+    run_id uuid NOT NULL,
+    act_id uuid NOT NULL,
+    act text NOT NULL,
+    reason text,
+    grace interval,
+    asked_by text NOT NULL,
+    asked_at timestamp with time zone NOT NULL,
+    applied_at timestamp with time zone,
+    answer text,
+    CONSTRAINT act_answer_comes_when_it_is_applied CHECK (((answer IS NULL) = (applied_at IS NULL))),
+    CONSTRAINT act_is_known CHECK ((act = ANY (ARRAY['cancel'::text, 'terminate'::text, 'pause'::text, 'resume'::text])))
+);
 
 CREATE TABLE perdure.act_<period> (
     run_id uuid NOT NULL,
@@ -1253,6 +1381,13 @@ CREATE TABLE perdure.audit (
     detail jsonb DEFAULT '{}'::jsonb NOT NULL,
     done_by text NOT NULL,
     done_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE perdure.chore (
+    name text NOT NULL COLLATE pg_catalog."C",
+    next_at timestamp with time zone NOT NULL,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT chore_is_known CHECK ((name = ANY (ARRAY['periods'::text, 'dropped'::text, 'expired'::text, 'keys'::text])))
 );
 
 CREATE VIEW perdure.errors AS
@@ -1403,9 +1538,57 @@ CREATE VIEW perdure.holds AS
                            FROM pg_database d
                           WHERE ((d.datname = current_database()) AND (d.oid = n.database_id)))))) AS is_copy
                    FROM perdure.install n
-                  WHERE n.is_installed
-                 OFFSET 0) i) h
+                  WHERE n.is_installed) i) h
   WHERE (h.reason IS NOT NULL);
+
+CREATE TABLE perdure.queue (
+    name text NOT NULL COLLATE pg_catalog."C",
+    retention interval,
+    failed_retention interval,
+    created_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE perdure.setting (
+    name text NOT NULL COLLATE pg_catalog."C",
+    value jsonb NOT NULL,
+    description text NOT NULL
+);
+
+CREATE VIEW perdure.periods AS
+ WITH size AS (
+         SELECT p.relname,
+            t.relname AS parent,
+            pg_total_relation_size((p.oid)::regclass) AS bytes
+           FROM ((pg_class t
+             JOIN pg_inherits i ON ((t.oid = i.inhparent)))
+             JOIN pg_class p ON ((i.inhrelid = p.oid)))
+          WHERE ((t.relnamespace = ('perdure'::regnamespace)::oid) AND (t.relkind = 'p'::"char"))
+        ), kept AS (
+         SELECT min(k_1.span) AS span
+           FROM ( SELECT ((s.value #>> '{}'::text[]))::interval AS span
+                   FROM perdure.setting s
+                  WHERE (s.name = 'retention'::text)
+                UNION ALL
+                 SELECT q.retention
+                   FROM perdure.queue q) k_1
+        )
+ SELECT ('run'::text || c.suffix) AS name,
+    c.begins_at,
+    c.ends_at,
+    ( SELECT (sum(z.bytes))::bigint AS sum
+           FROM size z
+          WHERE (z.relname = ((z.parent)::text || c.suffix))) AS bytes,
+        CASE
+            WHEN (c.begins IS NOT NULL) THEN (c.ends_at + k.span)
+            ELSE NULL::timestamp with time zone
+        END AS due_at,
+        CASE
+            WHEN ((h.detail ->> 'waits'::text) = c.suffix) THEN format('more than 3,000 of its runs are to be kept, since %s'::text, (h.detail ->> 'since'::text))
+            ELSE NULL::text
+        END AS waits
+   FROM ((perdure._cuts c
+     CROSS JOIN kept k)
+     LEFT JOIN perdure.chore h ON ((h.name = 'periods'::text)));
 
 CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
  SELECT s.run_id,
@@ -1550,6 +1733,21 @@ UNION ALL
     (COALESCE(EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - min(w.told_at))), (0)::numeric))::double precision AS value
    FROM perdure.wake w
 UNION ALL
+ SELECT 'perdure_periods'::text AS name,
+    '{}'::jsonb AS labels,
+    (count(*))::double precision AS value
+   FROM perdure.periods
+UNION ALL
+ SELECT 'perdure_retention_overdue_seconds'::text AS name,
+    '{}'::jsonb AS labels,
+    (GREATEST(EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - min(p.due_at))), (0)::numeric))::double precision AS value
+   FROM perdure.periods p
+UNION ALL
+ SELECT 'perdure_last_period_age_seconds'::text AS name,
+    '{}'::jsonb AS labels,
+    (GREATEST(EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - max(p.begins_at))), (0)::numeric))::double precision AS value
+   FROM perdure.periods p
+UNION ALL
  SELECT 'perdure_stuck_runs'::text AS name,
     jsonb_build_object('reason', s.reason) AS labels,
     (count(*))::double precision AS value
@@ -1576,7 +1774,7 @@ CREATE TABLE perdure.outcome_<period> (
     CONSTRAINT outcome_status_is_known CHECK ((status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text, 'continued'::text])))
 );
 
-CREATE TABLE perdure.outcome_old (
+CREATE TABLE perdure.outcome_<period> (
     run_id uuid NOT NULL,
     status text NOT NULL,
     result jsonb,
@@ -1589,10 +1787,17 @@ CREATE TABLE perdure.outcome_old (
     CONSTRAINT outcome_status_is_known CHECK ((status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text, 'continued'::text])))
 );
 
-CREATE TABLE perdure.queue (
-    name text NOT NULL COLLATE pg_catalog."C",
-    retention interval,
-    created_at timestamp with time zone NOT NULL
+CREATE TABLE perdure.outcome_old (
+    run_id uuid NOT NULL,
+    status text NOT NULL,
+    result jsonb,
+    error jsonb,
+    begun_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    claim uuid,
+    CONSTRAINT outcome_has_a_result_only_when_completed CHECK (((result IS NOT NULL) = (status = 'completed'::text))),
+    CONSTRAINT outcome_has_an_error_unless_completed CHECK (((status = ANY (ARRAY['completed'::text, 'continued'::text])) OR (error IS NOT NULL))),
+    CONSTRAINT outcome_status_is_known CHECK ((status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'terminated'::text, 'dead'::text, 'continued'::text])))
 );
 
 CREATE VIEW perdure.queues AS
@@ -1634,7 +1839,8 @@ CREATE VIEW perdure.queues AS
             WHEN isfinite(c.oldest_ready_at) THEN (( SELECT perdure._clock() AS _clock) - c.oldest_ready_at)
             ELSE NULL::interval
         END AS oldest_ready_age,
-    q.retention
+    q.retention,
+    q.failed_retention
    FROM (perdure.queue q
      FULL JOIN pivoted c ON ((q.name = c.queue)));
 
@@ -1669,12 +1875,27 @@ CREATE TABLE perdure.run_<period> (
     CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
 );
 
-CREATE TABLE perdure.run_key (
-    workflow text NOT NULL COLLATE pg_catalog."C",
-    key text NOT NULL COLLATE pg_catalog."C",
+CREATE TABLE perdure.run_<period> (
     run_id uuid NOT NULL,
-    fingerprint bytea NOT NULL,
-    CONSTRAINT run_key_fingerprint_has_16_bytes CHECK ((octet_length(fingerprint) = 16))
+    workflow text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    priority smallint NOT NULL,
+    input jsonb NOT NULL,
+    key text COLLATE pg_catalog."C",
+    tags jsonb NOT NULL,
+    headers jsonb NOT NULL,
+    start_at timestamp with time zone,
+    deadline timestamp with time zone,
+    timeout interval,
+    max_recoveries integer NOT NULL,
+    scheduled_at timestamp with time zone,
+    predecessor_id uuid,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
+    CONSTRAINT run_headers_are_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
+    CONSTRAINT run_priority_is_between_1_and_5 CHECK (((priority >= 1) AND (priority <= 5))),
+    CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
 );
 
 CREATE TABLE perdure.run_old (
@@ -1700,10 +1921,15 @@ CREATE TABLE perdure.run_old (
     CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
 );
 
-CREATE TABLE perdure.setting (
+CREATE TABLE perdure.signal_<period> (
+    run_id uuid NOT NULL,
+    id text NOT NULL COLLATE pg_catalog."C",
     name text NOT NULL COLLATE pg_catalog."C",
-    value jsonb NOT NULL,
-    description text NOT NULL
+    payload jsonb NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    sequence bigint NOT NULL,
+    sent_by text NOT NULL,
+    CONSTRAINT signal_id_is_short_and_not_empty CHECK (((length(id) >= 1) AND (length(id) <= 200)))
 );
 
 CREATE TABLE perdure.signal_<period> (
@@ -1767,6 +1993,38 @@ CREATE TABLE perdure.step_<period> (
     CONSTRAINT step_key_has_1_to_1000_bytes CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1000))),
     CONSTRAINT step_kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'transaction'::text, 'sql'::text, 'value'::text, 'signal'::text, 'sleep'::text, 'timer'::text, 'cancel'::text, 'started'::text]))),
     CONSTRAINT step_without_result_and_error_is_a_wait CHECK (((result IS NOT NULL) OR (error IS NOT NULL) OR (kind = ANY (ARRAY['signal'::text, 'sleep'::text, 'timer'::text]))))
+);
+
+CREATE TABLE perdure.step_<period> (
+    run_id uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL,
+    ordinal integer NOT NULL,
+    name text COLLATE pg_catalog."C",
+    fingerprint bytea,
+    result jsonb,
+    error jsonb,
+    signal_id text COLLATE pg_catalog."C",
+    attempt integer DEFAULT 1 NOT NULL,
+    started_at timestamp with time zone,
+    saved_at timestamp with time zone NOT NULL,
+    CONSTRAINT step_consumes_a_signal_only_as_a_wait CHECK (((signal_id IS NULL) OR (kind = 'signal'::text))),
+    CONSTRAINT step_fingerprint_has_16_bytes CHECK ((octet_length(fingerprint) = 16)),
+    CONSTRAINT step_has_a_result_or_an_error_not_both CHECK (((result IS NULL) OR (error IS NULL))),
+    CONSTRAINT step_key_has_1_to_1000_bytes CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1000))),
+    CONSTRAINT step_kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'transaction'::text, 'sql'::text, 'value'::text, 'signal'::text, 'sleep'::text, 'timer'::text, 'cancel'::text, 'started'::text]))),
+    CONSTRAINT step_without_result_and_error_is_a_wait CHECK (((result IS NOT NULL) OR (error IS NOT NULL) OR (kind = ANY (ARRAY['signal'::text, 'sleep'::text, 'timer'::text]))))
+);
+
+CREATE TABLE perdure.step_attempt_<period> (
+    run_id uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    attempt integer NOT NULL,
+    error jsonb NOT NULL,
+    started_at timestamp with time zone,
+    failed_at timestamp with time zone NOT NULL,
+    retry_at timestamp with time zone,
+    CONSTRAINT step_attempt_counts_from_1 CHECK ((attempt >= 1))
 );
 
 CREATE TABLE perdure.step_attempt_<period> (
@@ -1931,9 +2189,14 @@ UNION ALL
  SELECT 'a_key_names_its_run'::text AS invariant,
     k.run_id,
     format('key %s of workflow %s'::text, k.key, k.workflow) AS detail
-   FROM (perdure.run_key k
+   FROM ((perdure.run_key k
      LEFT JOIN perdure.run r ON ((k.run_id = r.run_id)))
-  WHERE ((r.run_id IS NULL) OR ((r.workflow IS DISTINCT FROM k.workflow) OR (r.key IS DISTINCT FROM k.key)))
+     LEFT JOIN perdure.chore g ON ((g.name = 'dropped'::text)))
+  WHERE
+        CASE
+            WHEN (r.run_id IS NULL) THEN (k.run_id >= COALESCE(((g.detail ->> 'to'::text))::uuid, k.run_id))
+            ELSE ((r.workflow IS DISTINCT FROM k.workflow) OR (r.key IS DISTINCT FROM k.key))
+        END
 UNION ALL
  SELECT 'a_suspended_run_can_be_woken'::text AS invariant,
     d.run_id,
@@ -2136,23 +2399,35 @@ CREATE VIEW perdure.waits WITH (security_barrier='true') AS
    FROM (perdure._unfinished u
      CROSS JOIN LATERAL jsonb_to_recordset(u.waits) w(key text, kind text, name text, until timestamp with time zone));
 
+ALTER TABLE ONLY perdure.act ATTACH PARTITION perdure.act_<period> FOR VALUES FROM ('<period>') TO ('<period>');
+
 ALTER TABLE ONLY perdure.act ATTACH PARTITION perdure.act_<period> FOR VALUES FROM ('<period>') TO (MAXVALUE);
 
 ALTER TABLE ONLY perdure.act ATTACH PARTITION perdure.act_old FOR VALUES FROM (MINVALUE) TO ('<period>');
+
+ALTER TABLE ONLY perdure.outcome ATTACH PARTITION perdure.outcome_<period> FOR VALUES FROM ('<period>') TO ('<period>');
 
 ALTER TABLE ONLY perdure.outcome ATTACH PARTITION perdure.outcome_<period> FOR VALUES FROM ('<period>') TO (MAXVALUE);
 
 ALTER TABLE ONLY perdure.outcome ATTACH PARTITION perdure.outcome_old FOR VALUES FROM (MINVALUE) TO ('<period>');
 
+ALTER TABLE ONLY perdure.run ATTACH PARTITION perdure.run_<period> FOR VALUES FROM ('<period>') TO ('<period>');
+
 ALTER TABLE ONLY perdure.run ATTACH PARTITION perdure.run_<period> FOR VALUES FROM ('<period>') TO (MAXVALUE);
 
 ALTER TABLE ONLY perdure.run ATTACH PARTITION perdure.run_old FOR VALUES FROM (MINVALUE) TO ('<period>');
+
+ALTER TABLE ONLY perdure.signal ATTACH PARTITION perdure.signal_<period> FOR VALUES FROM ('<period>') TO ('<period>');
 
 ALTER TABLE ONLY perdure.signal ATTACH PARTITION perdure.signal_<period> FOR VALUES FROM ('<period>') TO (MAXVALUE);
 
 ALTER TABLE ONLY perdure.signal ATTACH PARTITION perdure.signal_old FOR VALUES FROM (MINVALUE) TO ('<period>');
 
+ALTER TABLE ONLY perdure.step ATTACH PARTITION perdure.step_<period> FOR VALUES FROM ('<period>') TO ('<period>');
+
 ALTER TABLE ONLY perdure.step ATTACH PARTITION perdure.step_<period> FOR VALUES FROM ('<period>') TO (MAXVALUE);
+
+ALTER TABLE ONLY perdure.step_attempt ATTACH PARTITION perdure.step_attempt_<period> FOR VALUES FROM ('<period>') TO ('<period>');
 
 ALTER TABLE ONLY perdure.step_attempt ATTACH PARTITION perdure.step_attempt_<period> FOR VALUES FROM ('<period>') TO (MAXVALUE);
 
@@ -2166,11 +2441,17 @@ ALTER TABLE ONLY perdure.act
 ALTER TABLE ONLY perdure.act_<period>
     ADD CONSTRAINT act_<period>_pkey PRIMARY KEY (run_id, act_id);
 
+ALTER TABLE ONLY perdure.act_<period>
+    ADD CONSTRAINT act_<period>_pkey PRIMARY KEY (run_id, act_id);
+
 ALTER TABLE ONLY perdure.act_old
     ADD CONSTRAINT act_old_pkey PRIMARY KEY (run_id, act_id);
 
 ALTER TABLE ONLY perdure.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (audit_id);
+
+ALTER TABLE ONLY perdure.chore
+    ADD CONSTRAINT chore_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY perdure.dispatch
     ADD CONSTRAINT dispatch_pkey PRIMARY KEY (run_id);
@@ -2180,6 +2461,9 @@ ALTER TABLE ONLY perdure.install
 
 ALTER TABLE ONLY perdure.outcome
     ADD CONSTRAINT outcome_pkey PRIMARY KEY (run_id);
+
+ALTER TABLE ONLY perdure.outcome_<period>
+    ADD CONSTRAINT outcome_<period>_pkey PRIMARY KEY (run_id);
 
 ALTER TABLE ONLY perdure.outcome_<period>
     ADD CONSTRAINT outcome_<period>_pkey PRIMARY KEY (run_id);
@@ -2199,6 +2483,9 @@ ALTER TABLE ONLY perdure.run
 ALTER TABLE ONLY perdure.run_<period>
     ADD CONSTRAINT run_<period>_pkey PRIMARY KEY (run_id);
 
+ALTER TABLE ONLY perdure.run_<period>
+    ADD CONSTRAINT run_<period>_pkey PRIMARY KEY (run_id);
+
 ALTER TABLE ONLY perdure.run_key
     ADD CONSTRAINT run_key_pkey PRIMARY KEY (workflow, key);
 
@@ -2214,6 +2501,9 @@ ALTER TABLE ONLY perdure.signal
 ALTER TABLE ONLY perdure.signal_<period>
     ADD CONSTRAINT signal_<period>_pkey PRIMARY KEY (run_id, id);
 
+ALTER TABLE ONLY perdure.signal_<period>
+    ADD CONSTRAINT signal_<period>_pkey PRIMARY KEY (run_id, id);
+
 ALTER TABLE ONLY perdure.signal_old
     ADD CONSTRAINT signal_old_pkey PRIMARY KEY (run_id, id);
 
@@ -2223,8 +2513,14 @@ ALTER TABLE ONLY perdure.step
 ALTER TABLE ONLY perdure.step_<period>
     ADD CONSTRAINT step_<period>_pkey PRIMARY KEY (run_id, key);
 
+ALTER TABLE ONLY perdure.step_<period>
+    ADD CONSTRAINT step_<period>_pkey PRIMARY KEY (run_id, key);
+
 ALTER TABLE ONLY perdure.step_attempt
     ADD CONSTRAINT step_attempt_pkey PRIMARY KEY (run_id, key, attempt);
+
+ALTER TABLE ONLY perdure.step_attempt_<period>
+    ADD CONSTRAINT step_attempt_<period>_pkey PRIMARY KEY (run_id, key, attempt);
 
 ALTER TABLE ONLY perdure.step_attempt_<period>
     ADD CONSTRAINT step_attempt_<period>_pkey PRIMARY KEY (run_id, key, attempt);
@@ -2251,6 +2547,8 @@ CREATE INDEX act_pending_idx ON ONLY perdure.act USING btree (run_id, asked_at, 
 
 CREATE INDEX act_<period>_run_id_asked_at_act_id_idx ON perdure.act_<period> USING btree (run_id, asked_at, act_id) WHERE (applied_at IS NULL);
 
+CREATE INDEX act_<period>_run_id_asked_at_act_id_idx ON perdure.act_<period> USING btree (run_id, asked_at, act_id) WHERE (applied_at IS NULL);
+
 CREATE INDEX act_old_run_id_asked_at_act_id_idx ON perdure.act_old USING btree (run_id, asked_at, act_id) WHERE (applied_at IS NULL);
 
 CREATE INDEX audit_run_idx ON perdure.audit USING btree (run_id);
@@ -2269,9 +2567,13 @@ CREATE INDEX run_lookup_idx ON ONLY perdure.run USING btree (key) WHERE (key IS 
 
 CREATE INDEX run_<period>_key_idx ON perdure.run_<period> USING btree (key) WHERE (key IS NOT NULL);
 
+CREATE INDEX run_<period>_key_idx ON perdure.run_<period> USING btree (key) WHERE (key IS NOT NULL);
+
 CREATE INDEX run_old_key_idx ON perdure.run_old USING btree (key) WHERE (key IS NOT NULL);
 
 CREATE UNIQUE INDEX step_consumed_idx ON ONLY perdure.step USING btree (run_id, signal_id) WHERE (signal_id IS NOT NULL);
+
+CREATE UNIQUE INDEX step_<period>_run_id_signal_id_idx ON perdure.step_<period> USING btree (run_id, signal_id) WHERE (signal_id IS NOT NULL);
 
 CREATE UNIQUE INDEX step_<period>_run_id_signal_id_idx ON perdure.step_<period> USING btree (run_id, signal_id) WHERE (signal_id IS NOT NULL);
 
@@ -2285,13 +2587,23 @@ ALTER INDEX perdure.act_pkey ATTACH PARTITION perdure.act_<period>_pkey;
 
 ALTER INDEX perdure.act_pending_idx ATTACH PARTITION perdure.act_<period>_run_id_asked_at_act_id_idx;
 
+ALTER INDEX perdure.act_pkey ATTACH PARTITION perdure.act_<period>_pkey;
+
+ALTER INDEX perdure.act_pending_idx ATTACH PARTITION perdure.act_<period>_run_id_asked_at_act_id_idx;
+
 ALTER INDEX perdure.act_pkey ATTACH PARTITION perdure.act_old_pkey;
 
 ALTER INDEX perdure.act_pending_idx ATTACH PARTITION perdure.act_old_run_id_asked_at_act_id_idx;
 
 ALTER INDEX perdure.outcome_pkey ATTACH PARTITION perdure.outcome_<period>_pkey;
 
+ALTER INDEX perdure.outcome_pkey ATTACH PARTITION perdure.outcome_<period>_pkey;
+
 ALTER INDEX perdure.outcome_pkey ATTACH PARTITION perdure.outcome_old_pkey;
+
+ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_<period>_key_idx;
+
+ALTER INDEX perdure.run_pkey ATTACH PARTITION perdure.run_<period>_pkey;
 
 ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_<period>_key_idx;
 
@@ -2303,11 +2615,19 @@ ALTER INDEX perdure.run_pkey ATTACH PARTITION perdure.run_old_pkey;
 
 ALTER INDEX perdure.signal_pkey ATTACH PARTITION perdure.signal_<period>_pkey;
 
+ALTER INDEX perdure.signal_pkey ATTACH PARTITION perdure.signal_<period>_pkey;
+
 ALTER INDEX perdure.signal_pkey ATTACH PARTITION perdure.signal_old_pkey;
 
 ALTER INDEX perdure.step_pkey ATTACH PARTITION perdure.step_<period>_pkey;
 
 ALTER INDEX perdure.step_consumed_idx ATTACH PARTITION perdure.step_<period>_run_id_signal_id_idx;
+
+ALTER INDEX perdure.step_pkey ATTACH PARTITION perdure.step_<period>_pkey;
+
+ALTER INDEX perdure.step_consumed_idx ATTACH PARTITION perdure.step_<period>_run_id_signal_id_idx;
+
+ALTER INDEX perdure.step_attempt_pkey ATTACH PARTITION perdure.step_attempt_<period>_pkey;
 
 ALTER INDEX perdure.step_attempt_pkey ATTACH PARTITION perdure.step_attempt_<period>_pkey;
 
@@ -2321,8 +2641,6 @@ REVOKE ALL ON FUNCTION perdure._accepted_act(run_id uuid, act text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._answer_waiting(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._apply_act(run_id uuid, act text, grace interval, now timestamp with time zone) FROM PUBLIC;
@@ -2335,9 +2653,13 @@ REVOKE ALL ON FUNCTION perdure._ask(run_ids uuid[], act text, reason text, grace
 
 REVOKE ALL ON FUNCTION perdure._ask_one(run_id uuid, act text, reason text, grace interval) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._attach(table_name text, suffix text, begins uuid, ends uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._audit(act text, run_id uuid, reason text, detail jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._because(reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._bound_at(at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._bound_idleness(bound interval) FROM PUBLIC;
 
@@ -2375,7 +2697,11 @@ REVOKE ALL ON FUNCTION perdure._check_payload(what text, payload jsonb) FROM PUB
 
 REVOKE ALL ON FUNCTION perdure._check_saves(saves jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, payload_limit bigint, tags jsonb, headers jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._check_snapshot() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._check_span_setting(name text, value text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_time(what text, at timestamp with time zone) FROM PUBLIC;
 
@@ -2399,11 +2725,17 @@ REVOKE ALL ON FUNCTION perdure._default_of(workflow text, queue text) FROM PUBLI
 
 REVOKE ALL ON FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._detach(table_name text, suffix text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._do_chore(name text, due text[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._drop_period(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_by_act(run_id uuid, status text) FROM PUBLIC;
 
@@ -2412,6 +2744,8 @@ REVOKE ALL ON FUNCTION perdure._end_claimed(worker_id uuid, ends jsonb, status t
 REVOKE ALL ON FUNCTION perdure._end_overdue(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_runs(ends perdure.outcome[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._expire(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._explain_cancel(run perdure.runs, now timestamp with time zone) FROM PUBLIC;
 
@@ -2455,35 +2789,45 @@ REVOKE ALL ON FUNCTION perdure._forget_steps(run_id uuid, from_step text, error 
 
 REVOKE ALL ON FUNCTION perdure._free_forgotten(now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._free_keys() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._free_successors(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._grant_kind(role name, kind text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._guard_old(ends uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._head(head text, now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._hold() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._hold_setting() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._holder_of(workflow text, key text, is_to_move boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._is_above(batch jsonb, bytes bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._holders(parts regclass[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._is_gone(run_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._is_in_use(suffixes text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._kept_for(queue text, is_completed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._know_queues(names text[], now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lane_heads(queues text[], workflows text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._lanes(queues text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._limit_patience() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._limits(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb) FROM PUBLIC;
 
@@ -2491,17 +2835,25 @@ REVOKE ALL ON FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer,
 
 REVOKE ALL ON FUNCTION perdure._lock_key(worker_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lock_lanes(queues text[], workflows text[], max_runs integer, now timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT others jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_suspect(worker_id uuid, queues text[], workflows text[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._look(suspensions jsonb, run_ids uuid[], keep boolean, now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._make_ahead(now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._make_parts(suffix text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._meet_deadlines(now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._merge(suffix text, begins uuid, ends uuid, kept uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._nearest(word text, known text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._needed(begins uuid, ends uuid, max_runs integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._needed_predecessors(begins uuid, ends uuid, max_runs integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._normal_waits(waits jsonb) FROM PUBLIC;
 
@@ -2513,7 +2865,11 @@ REVOKE ALL ON FUNCTION perdure._now() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._outcome(run_id uuid, status text, result jsonb, error jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._parts(suffixes text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._payload_limit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._period_length() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._permissions() FROM PUBLIC;
 
@@ -2535,8 +2891,6 @@ REVOKE ALL ON FUNCTION perdure._ready_at(waits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._reason_error(run_id uuid, status text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._recall_heads(setting text, whose text, now timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._retry_at(error jsonb, policy jsonb, attempt integer, now timestamp with time zone) FROM PUBLIC;
@@ -2544,6 +2898,8 @@ REVOKE ALL ON FUNCTION perdure._retry_at(error jsonb, policy jsonb, attempt inte
 REVOKE ALL ON FUNCTION perdure._revoke_all(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._run_state(worker_id uuid, begun_at timestamp with time zone, ready_at timestamp with time zone, waits jsonb, cancel text, is_paused boolean, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._run_tables() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._server_started_at() FROM PUBLIC;
 
@@ -2557,7 +2913,11 @@ REVOKE ALL ON FUNCTION perdure._since(run perdure.runs) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._span(span interval) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._split(top text, begins uuid, bound uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._states(run_ids uuid[], act text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._stop_all(suffixes text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._take_back(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
@@ -2565,15 +2925,17 @@ REVOKE ALL ON FUNCTION perdure._take_back_orphans(now timestamp with time zone) 
 
 REVOKE ALL ON FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, run_id uuid, on_duplicate text, OUT taken_by uuid, OUT is_new boolean, OUT predecessor_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._time_of(run_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._told(max_runs integer, now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._unexpired(begins uuid, ends uuid, now timestamp with time zone, max_runs integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._unfinished_predecessor(run_id uuid) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION perdure._unmixed(INOUT run_ids uuid[], INOUT claims uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._uuid7(at timestamp with time zone) FROM PUBLIC;
 
@@ -2625,7 +2987,7 @@ REVOKE ALL ON FUNCTION perdure.pause(run_id uuid, reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.pause_many(run_ids uuid[], reason text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure.put_queue(name text, retention interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure.put_queue(name text, retention interval, failed_retention interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.put_setting(name text, value jsonb, reason text) FROM PUBLIC;
 
@@ -2652,6 +3014,8 @@ REVOKE ALL ON FUNCTION perdure.retry(run_id uuid, from_step text, reason text) F
 REVOKE ALL ON FUNCTION perdure.retry_many(run_ids uuid[], reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.revoke_role(role name, kind text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.rotate() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.run_results(run_ids uuid[]) FROM PUBLIC;
 

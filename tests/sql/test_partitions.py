@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +11,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from perdure._build import SOURCES, bundle
+from support.clock import Clock
 from support.database import Database
 from support.engine import (
     Connection,
@@ -336,11 +340,11 @@ def test_what_is_gone_is_unknown_everywhere_and_its_audit_is_kept(weeks: Databas
 
 
 def test_a_period_of_which_too_much_is_to_be_kept_waits_and_says_so(weeks: Database, conn: Connection) -> None:
-    conn.execute("select perdure.start_many('order', array_fill('{}'::jsonb, array[5001]))")
+    conn.execute("select perdure.start_many('order', array_fill('{}'::jsonb, array[3001]))")
     assert "waits" in turn(weeks, days=15)
     waiting = weeks.admin.execute("select name, waits from perdure.periods where waits is not null").fetchall()
     assert len(waiting) == 1
-    assert "5,000" in waiting[0][1]
+    assert "3,000" in waiting[0][1]
     overdue = weeks.value("select value from perdure.metrics where name = 'perdure_retention_overdue_seconds'")
     assert overdue > 3600
     one = weeks.value("select run_id from perdure.run limit 1")
@@ -348,7 +352,7 @@ def test_a_period_of_which_too_much_is_to_be_kept_waits_and_says_so(weeks: Datab
     scalar(conn, "tick")
     call(conn, "put_setting", name="failed_retention", value=Jsonb("1 minute"))
     assert "dropped" in turn(weeks, hours=2)
-    assert weeks.value("select count(*) from perdure.run_old") == 5000
+    assert weeks.value("select count(*) from perdure.run_old") == 3000
     assert violations(weeks) == []
 
 
@@ -403,3 +407,50 @@ def test_a_time_that_cannot_be_is_refused(conn: Connection, name: str, value: st
     with pytest.raises(psycopg.Error, match="must be") as caught:
         call(conn, "put_setting", name=name, value=Jsonb(value))
     assert caught.value.sqlstate == "22023"
+
+
+def test_a_restored_dump_has_all_periods_and_goes_on_turning_them(weeks: Database, conn: Connection) -> None:
+    local = weeks.server.local
+    if local is None:
+        pytest.skip("needs pg_dump and psql of the server's version")
+    worker, failed = a_run(weeks, key="a")
+    worker.fail(failed)
+    finish(weeks, key="b")
+    weeks.clock.advance(days=15)
+    while rotate(weeks).get("period") != "dropped":
+        pass
+    [kept] = finish(weeks)
+    made = weeks.server.create_database()
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".sql") as dump:
+            source, target = weeks.dsn(weeks.superuser), made.dsn(made.superuser)
+            subprocess.run([local.binaries.bin / "pg_dump", "--file", dump.name, source], check=True)
+            psql = [local.binaries.bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", dump.name, target]
+            subprocess.run(psql, check=True, stdout=subprocess.DEVNULL)
+        made.connect().execute("select perdure.adopt()")
+        assert periods(made) == periods(weeks)
+        assert [home(made, run_id) for run_id in (failed.run_id, kept)] == [
+            home(weeks, run_id) for run_id in (failed.run_id, kept)
+        ]
+        assert start(made.connect(), key="b") != kept
+        made.admin.execute("update perdure_test.clock set stands_at = stands_at + interval '40 days'")
+        assert "dropped" in turn(made)
+        assert state(made, kept) is None
+        assert state(made, failed.run_id) is None
+        assert made.value("select count(*) from perdure.run_key") == 1
+        assert violations(made) == []
+    finally:
+        made.drop()
+
+
+def test_code_can_be_replaced_over_periods_made_since(weeks: Database, conn: Connection) -> None:
+    turn(weeks, days=15)
+    before = periods(weeks)
+    now = weeks.clock.now()
+    with conn.transaction():
+        conn.execute(bundle(SOURCES / "code.sql").encode())
+    assert periods(weeks) == before
+    weeks.clock = Clock(weeks.admin)
+    weeks.clock.stop(now)
+    assert turn(weeks, days=15)
+    assert violations(weeks) == []

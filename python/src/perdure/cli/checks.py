@@ -226,6 +226,31 @@ def ticks(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
         yield Finding("ok", "ticks", "what runs are told is looked at in time")
 
 
+def periods(db: Session) -> Iterator[Finding]:
+    """Whether partitions are made ahead and dropped in time."""
+    rows = db.rows(statements.PERIODS)
+    ages = {name: age for name, age, _, _ in rows}
+    _, _, waits, count = rows[0]
+    overdue, uncut = ages["perdure_retention_overdue_seconds"], ages["perdure_last_period_age_seconds"]
+    schema = db.target.schema
+    if uncut > timedelta(0):
+        yield Finding(
+            "warning", "retention", f"no partition was made ahead, the last one has been in use for {duration(uncut)}",
+            "Somebody has to tick, and no transaction that stays open may be in the way of it (pg_stat_activity). By hand,"
+            f" in psql: call {schema}.run_ticks(0);",
+        )  # fmt: skip
+    elif overdue > timedelta(days=1):
+        yield Finding(
+            "warning", "retention", f"a period that was to be dropped {duration(overdue)} ago is still there{': ' if waits else ''}{waits or ''}",
+            f"See the view {schema}.periods; a shorter failed_retention lets it go sooner."
+            if waits
+            else "Some transaction that stays open is in the way (pg_stat_activity), or nobody ticks."
+            f" By hand, in psql: call {schema}.run_ticks(0);",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "retention", f"{_count(count, 'partition')} of each table, dropped in time")
+
+
 def cron(db: Session, is_ticked: bool) -> Iterator[Finding]:
     """pg_cron: there, scheduled, running, succeeding."""
     place = db.row(statements.CRON_PLACE)

@@ -52,6 +52,7 @@ def _examine(db: Session) -> Iterator[Finding]:
     yield from checks.failover(db)
     yield from checks.workers(workers, db.target.schema)
     yield from checks.ticks(db, any(worker.is_alive for worker in workers))
+    yield from checks.periods(db)
     yield from checks.stuck(db)
     yield from checks.violations(db)
 

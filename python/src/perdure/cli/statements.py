@@ -146,6 +146,15 @@ select m.name, m.value
 from {perdure}.metrics as m
 where m.name in ('perdure_undrained_wakes', 'perdure_oldest_wake_age_seconds', 'perdure_last_tick_age_seconds')
 """
+PERIODS = """
+select
+  m.name,
+  make_interval(secs => m.value),
+  (select p.waits from {perdure}.periods as p where p.waits is not null limit 1),
+  (select count(*) from {perdure}.periods)
+from {perdure}.metrics as m
+where m.name in ('perdure_retention_overdue_seconds', 'perdure_last_period_age_seconds')
+"""
 FAILOVER = """
 select m.labels ->> 'timeline', make_interval(secs => m.value)
 from {perdure}.metrics as m
