@@ -26,6 +26,10 @@ CREATE FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp 
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._answer_waiting(run_ids uuid[], now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) RETURNS TABLE(run_id uuid, checkpoint jsonb)
     LANGUAGE plpgsql
     AS $$…$$;
@@ -79,7 +83,7 @@ CREATE FUNCTION perdure._bury_workers(now timestamp with time zone) RETURNS void
     AS $$…$$;
 
 CREATE FUNCTION perdure._bytes(payload jsonb) RETURNS integer
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._caller() RETURNS name
@@ -146,7 +150,7 @@ CREATE FUNCTION perdure._check_span_setting(name text, value text) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) RETURNS void
+CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, payload_limit bigint, tags jsonb, headers jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
@@ -237,7 +241,7 @@ CREATE FUNCTION perdure._distance(a text, b text) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$…$$;
 
-CREATE FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamp with time zone) RETURNS void
+CREATE FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -590,6 +594,10 @@ CREATE FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._head(head text, now timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._hold() RETURNS text
     LANGUAGE plpgsql
     AS $$…$$;
@@ -618,6 +626,10 @@ CREATE FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) RETURNS perdu
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._is_above(batch jsonb, bytes bigint) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql
     AS $$…$$;
@@ -634,7 +646,11 @@ CREATE FUNCTION perdure._is_in_use(suffixes text[]) RETURNS boolean
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid DEFAULT NULL::uuid) RETURNS uuid[]
+CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) RETURNS uuid[]
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -646,7 +662,11 @@ CREATE FUNCTION perdure._know_queues(names text[], now timestamp with time zone)
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._lanes(queues text[]) RETURNS TABLE(queue text, priority smallint, is_probe boolean)
+CREATE FUNCTION perdure._lane_heads(queues text[], workflows text[], heads jsonb, now timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with time zone) RETURNS TABLE(queue text, priority smallint, is_probe boolean, head timestamp with time zone)
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -668,6 +688,10 @@ CREATE FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now ti
 
 CREATE FUNCTION perdure._lock_key(worker_id uuid) RETURNS bigint
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._lock_lanes(queues text[], workflows text[], max_runs integer, now timestamp with time zone) RETURNS uuid[]
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT others jsonb) RETURNS record
@@ -782,6 +806,10 @@ CREATE FUNCTION perdure._reason_error(run_id uuid, status text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
+CREATE FUNCTION perdure._recall_heads(setting text, whose text, now timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -852,10 +880,6 @@ CREATE FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, ru
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    AS $$…$$;
-
 CREATE FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -868,12 +892,20 @@ CREATE FUNCTION perdure._timeline() RETURNS integer
     LANGUAGE plpgsql PARALLEL RESTRICTED
     AS $$…$$;
 
+CREATE FUNCTION perdure._told(max_runs integer, now timestamp with time zone) RETURNS TABLE(run_ids uuid[], head timestamp with time zone)
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._unexpired(begins uuid, ends uuid, now timestamp with time zone, max_runs integer) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._unfinished_predecessor(run_id uuid) RETURNS uuid
     LANGUAGE sql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._unmixed(INOUT run_ids uuid[], INOUT claims uuid[]) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now()) RETURNS uuid
@@ -1538,7 +1570,8 @@ CREATE VIEW perdure.holds AS
                            FROM pg_database d
                           WHERE ((d.datname = current_database()) AND (d.oid = n.database_id)))))) AS is_copy
                    FROM perdure.install n
-                  WHERE n.is_installed) i) h
+                  WHERE n.is_installed
+                 OFFSET 0) i) h
   WHERE (h.reason IS NOT NULL);
 
 CREATE TABLE perdure.queue (
@@ -2641,6 +2674,8 @@ REVOKE ALL ON FUNCTION perdure._accepted_act(run_id uuid, act text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._answer_waiting(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._answer_waits(suspended jsonb, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._apply_act(run_id uuid, act text, grace interval, now timestamp with time zone) FROM PUBLIC;
@@ -2701,7 +2736,7 @@ REVOKE ALL ON FUNCTION perdure._check_snapshot() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_span_setting(name text, value text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, tags jsonb, headers jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, payload_limit bigint, tags jsonb, headers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_time(what text, at timestamp with time zone) FROM PUBLIC;
 
@@ -2729,7 +2764,7 @@ REVOKE ALL ON FUNCTION perdure._detach(table_name text, suffix text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], worker_id uuid, now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._do_chore(name text, due text[], now timestamp with time zone) FROM PUBLIC;
 
@@ -2799,6 +2834,8 @@ REVOKE ALL ON FUNCTION perdure._guard_old(ends uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._head(head text, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._hold() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._hold_setting() FROM PUBLIC;
@@ -2809,6 +2846,8 @@ REVOKE ALL ON FUNCTION perdure._holders(parts regclass[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._is_above(batch jsonb, bytes bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_gone(run_id uuid) FROM PUBLIC;
@@ -2817,13 +2856,17 @@ REVOKE ALL ON FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timest
 
 REVOKE ALL ON FUNCTION perdure._is_in_use(suffixes text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone, worker_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._kept_for(queue text, is_completed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._know_queues(names text[], now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lanes(queues text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._lane_heads(queues text[], workflows text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._limit_patience() FROM PUBLIC;
 
@@ -2834,6 +2877,8 @@ REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT h
 REVOKE ALL ON FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_key(worker_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._lock_lanes(queues text[], workflows text[], max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_runs(worker_id uuid, claims jsonb, is_shared boolean, OUT held uuid[], OUT others jsonb) FROM PUBLIC;
 
@@ -2891,6 +2936,8 @@ REVOKE ALL ON FUNCTION perdure._ready_at(waits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._reason_error(run_id uuid, status text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._recall_heads(setting text, whose text, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._record_tries(tries jsonb, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._retry_at(error jsonb, policy jsonb, attempt integer, now timestamp with time zone) FROM PUBLIC;
@@ -2925,17 +2972,19 @@ REVOKE ALL ON FUNCTION perdure._take_back_orphans(now timestamp with time zone) 
 
 REVOKE ALL ON FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, run_id uuid, on_duplicate text, OUT taken_by uuid, OUT is_new boolean, OUT predecessor_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._take_up(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._time_of(run_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._told(max_runs integer, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._unexpired(begins uuid, ends uuid, now timestamp with time zone, max_runs integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._unfinished_predecessor(run_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._unmixed(INOUT run_ids uuid[], INOUT claims uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._uuid7(at timestamp with time zone) FROM PUBLIC;
 

@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from support.calls import CALLS, Stage
+from support.clock import Clock
 from support.database import Database
 from support.engine import Connection
 from support.heads import always_keep
@@ -57,11 +58,28 @@ def test_no_function_procedure_or_view_runs_into_a_trap(database: Database, trap
     ):
         with pytest.raises(psycopg.Error, match=refusal):
             victim.execute(statement)  # type: ignore[arg-type]
+    turn_periods(database, victim)
     assert traps.caught == 0
     unpinned_spring_them(database, traps, victim)
     victim.close()
     database.wait_until("select count(*) = 0 from pg_stat_activity where usename = %s", VICTIM)
-    assert " ".join(sorted(never_entered(database))) == NOT_ENTERED
+    assert " ".join(sorted(never_entered(database) | {"_now"})) == NOT_ENTERED  # which the test's clock replaced
+
+
+def turn_periods(database: Database, victim: Connection) -> None:
+    """Let a partition be made ahead and a period be dropped, by that session."""
+    victim.execute("select perdure.put_setting('retention', '\"7 days\"')")
+    victim.execute("select perdure.signal('00000000-0000-7000-8000-000000000000', 'nobody')")
+    owner = database.connect()
+    owner.execute("set search_path = pg_catalog")
+    clock = Clock(owner)
+    done = []
+    for days in (0, 4, 12):
+        clock.advance(days=days)
+        for _ in range(6):
+            [did] = victim.execute("select perdure.rotate()").fetchone() or [{}]
+            done.append(did.get("period"))
+    assert {"made ahead", "dropped"} <= set(done)
 
 
 def unpinned_spring_them(database: Database, traps: Traps, victim: Connection) -> None:
@@ -97,7 +115,7 @@ def never_entered(database: Database) -> set[str]:
 # what is wrong; Postgres does not count the calls that raise, and those that are inlined.
 NOT_ENTERED = (
     "_apply_matrix _bytes _check_object _cron_schedule _is_above _now _outcome _permissions _raise_unknown"
-    " _raise_unregistered _random_uuid _run_state _set_aside _unmixed"
+    " _raise_unregistered _random_uuid _run_state _set_aside _time_of _unmixed"
 )
 
 
@@ -122,6 +140,8 @@ def test_what_a_session_entered_first_by_itself_is_no_trap_for_the_owner(
         if call.afterwards:
             victim.execute(call.afterwards)
         assert traps.caught == caught, call.name
+    turn_periods(database, victim)
+    assert traps.caught == caught, "rotate"
 
 
 def without_casts(function: Callable) -> sql.Composed:

@@ -177,9 +177,12 @@ def test_a_period_goes_without_a_delete_per_row(weeks: Database, conn: Connectio
     assert weeks.value("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn)", before) < 1_000_000
     assert weeks.value("select count(*) from perdure.run") == 0
     weeks.admin.execute("select pg_stat_force_next_flush()")
-    assert 0 == weeks.value(
-        "select sum(s.n_tup_del) from pg_stat_all_tables as s join pg_class as c on c.oid = s.relid "
-        "where c.relispartition and s.schemaname = 'perdure'"
+    assert (
+        weeks.value(
+            "select sum(s.n_tup_del) from pg_stat_all_tables as s join pg_class as c on c.oid = s.relid "
+            "where c.relispartition and s.schemaname = 'perdure'"
+        )
+        == 0
     )
 
 
