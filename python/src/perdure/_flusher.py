@@ -33,6 +33,7 @@ logger = logging.getLogger("perdure")
 Connection = psycopg.AsyncConnection[Any]
 
 _HOT_PAUSE, _HOT_TIME = 0.002, 0.02  # so often it is asked for runs, and for so long after the last work
+_LEFT = 2  # times what such a question took
 _RIDE_PAUSE = 0.005  # after a claim that found nothing, the next that goes along with saves
 
 
@@ -83,8 +84,8 @@ class Flusher:
         self._conn: Connection | None = None
         self._must_reconcile = False
         self._is_closing = False
-        self._idle = BackOff(0.002, 0.25)
-        self._busy_until = 0.0
+        self._idle = BackOff(0.002, 0.4)
+        self._busy_until = self._sent_at = 0.0
         self._claim_at = 0.0
         self._empty_at = 0.0
         self._trouble = BackOff(0.05, 2.0)
@@ -230,6 +231,7 @@ class Flusher:
         """Send calls in one transaction; on a refusal find the call that it is about."""
         if not calls and not claimable:
             return
+        self._sent_at = asyncio.get_running_loop().time()
         try:
             answers, rows = await self._transact(conn, worker_id, calls, claimable)
         except (psycopg.Error, ValueError, OverflowError) as error:
@@ -311,8 +313,9 @@ class Flusher:
             self._worked()
         else:
             self._empty_at = asyncio.get_running_loop().time()
-            # who answers one run at a time is asked for the next one right after the last
-            pause = _HOT_PAUSE if self._empty_at < self._busy_until else self._idle.pause()
+            # who starts each run after the last one's result is heard at once; a busy machine is left most of its time
+            is_hot = self._empty_at < self._busy_until
+            pause = max(_HOT_PAUSE, _LEFT * (self._empty_at - self._sent_at)) if is_hot else self._idle.pause()
             self._claim_at = self._empty_at + pause
             return
         claimed = []

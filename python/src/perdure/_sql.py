@@ -43,6 +43,7 @@ BEAT: LiteralString = (
     "select perdure.beat(worker_id => %(worker_id)s, runs_held => %(runs_held)s::int, activity => %(activity)s::jsonb)"
 )
 RUN_TICKS: LiteralString = "call perdure.run_ticks(max_seconds => 0)"
+TICK: LiteralString = "select perdure.tick()"
 CLAIM_RUNS: LiteralString = (
     "select * from perdure.claim_runs(worker_id => %(worker_id)s, max_runs => %(max_runs)s::int)"
 )

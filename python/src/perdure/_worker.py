@@ -101,7 +101,7 @@ class Worker:
         registration = Registration(self.name, options.version, options.queues, list(registry), options.lease)
         interval = min(INTERVAL, options.lease.total_seconds() / 3)
         self._beat = Beat(self._connector, schema, registration, _FromThread(self), interval)
-        self._ticker = Ticker(self._connector, schema)
+        self._ticker = Ticker(self._connector, schema, self.count)
 
     # Its life
 
