@@ -122,7 +122,7 @@ def main() -> None:
         psycopg.Cursor.execute = crashing_execute  # type: ignore[method-assign, assignment]
         psycopg.AsyncConnection._exec_command = crashing_command  # type: ignore[method-assign, assignment]
     if "PERDURE_TICK" in os.environ:
-        vars(_sql)["RUN_TICKS"] = os.environ["PERDURE_TICK"]
+        vars(_sql)["RUN_TICKS"] = vars(_sql)["TICK"] = os.environ["PERDURE_TICK"]
     if "PERDURE_LEASE" in os.environ:
         lease = timedelta(seconds=float(os.environ["PERDURE_LEASE"]))
         new_worker = _app.App._new_worker
