@@ -95,23 +95,21 @@ set jit = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_held uuid[];
-  v_others jsonb;
+  v_lock record;
   v_exhausted jsonb;
 begin
-  select l.held, l.others into v_held, v_others
-  from perdure._lock_runs(fail_steps.worker_id, fail_steps.tries, true) as l;
+  v_lock := perdure._lock_runs(fail_steps.worker_id, fail_steps.tries, true);
 
-  perform perdure._record_tries(fail_steps.tries, v_held, v_now);
+  perform perdure._record_tries(fail_steps.tries, v_lock.held, v_now);
   select jsonb_agg(a.try - 'policy') into v_exhausted
   from jsonb_array_elements(fail_steps.tries) as a (try)
   inner join perdure.step_attempt as t
     on t.run_id = (a.try ->> 'run_id')::uuid
     and t.key = a.try ->> 'key'
     and t.attempt = (a.try ->> 'attempt')::integer
-  where t.run_id = any(v_held) and t.retry_at is null;
+  where t.run_id = any(v_lock.held) and t.retry_at is null;
   if v_exhausted is not null then
-    perform perdure._insert_saves(v_exhausted, v_held);
+    perform perdure._insert_saves(v_exhausted, v_lock.held);
   end if;
 
   return query
@@ -120,7 +118,7 @@ begin
     a.key,
     a.attempt,
     case
-      when v_others ->> a.run_id::text = 'busy' then 'busy'
+      when v_lock.others ->> a.run_id::text = 'busy' then 'busy'
       when t.run_id is null then 'lost'
       when t.retry_at is null then 'exhausted'
       else 'retry'
@@ -133,7 +131,7 @@ begin
     from perdure.step_attempt as o
     where o.run_id = a.run_id and o.key = a.key and o.attempt = a.attempt
     offset 0  -- by its key: a plan made for an empty table would read all of it, and be kept
-  ) as t on a.run_id = any(v_held)
+  ) as t on a.run_id = any(v_lock.held)
   left join lateral (
     select c as step from perdure.step as c where c.run_id = t.run_id and c.key = t.key offset 0
   ) as s on t.retry_at is null;

@@ -74,6 +74,41 @@ $$;
 comment on function perdure._check_time(text, timestamptz) is
 'Refuse a time that not every driver can read; null passes. Raises 22023.';
 
+create or replace function perdure._check_times(
+  start_at timestamptz,
+  delay interval,
+  deadline timestamptz,
+  timeout interval
+)
+returns void
+language plpgsql
+stable
+as $$
+begin
+  if _check_times.start_at is not null and _check_times.delay is not null then
+    raise exception 'start_at and delay exclude each other'
+      using errcode = '22023', hint = 'Pass one of them.';
+  elsif _check_times.deadline is not null and _check_times.timeout is not null then
+    raise exception 'deadline and timeout exclude each other'
+      using errcode = '22023', hint = 'Pass one of them: a timeout runs from the first claim.';
+  elsif isfinite(_check_times.start_at) and _check_times.start_at > '290000-01-01 00:00+00' then
+    -- start_many spreads its runs behind it: a sum past the end of time would be an error without a name
+    raise exception 'start_at must lie before the year 290000'
+      using errcode = '22023',
+            detail = format('It is %s.', _check_times.start_at),
+            hint = 'Leave it out for a run that begins at once.';
+  elsif _check_times.timeout = interval '0' then
+    raise exception 'timeout must not be zero'
+      using errcode = '22023', hint = 'Pass a longer one, or null for the workflow''s own.';
+  end if;
+  perform perdure._check_time('deadline', _check_times.deadline);
+  perform perdure._check_interval('delay', _check_times.delay);
+  perform perdure._check_interval('timeout', _check_times.timeout);
+end;
+$$;
+comment on function perdure._check_times(timestamptz, interval, timestamptz, interval) is
+'Refuse times of a start that contradict each other. Raises 22023.';
+
 create or replace function perdure._payload_limit()
 returns bigint
 language plpgsql

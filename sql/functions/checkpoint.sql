@@ -62,7 +62,9 @@ declare
   v_claims pg_catalog.uuid[];
   v_count bigint;
 begin
-  perform perdure._check_array('the batch', _lock_runs.claims);
+  if jsonb_typeof(_lock_runs.claims) is distinct from 'array' then
+    perform perdure._check_array('the batch', _lock_runs.claims);
+  end if;
   perform perdure._fence(_lock_runs.worker_id);
   select array_agg(a.run_id), array_agg(a.claim), count(distinct a.run_id) into v_run_ids, v_claims, v_count
   from jsonb_to_recordset(_lock_runs.claims) as a (run_id uuid, claim uuid);
@@ -205,10 +207,12 @@ language plpgsql
 volatile
 as $$
 declare
+  v_lock pg_catalog.record;
   v_saves pg_catalog.jsonb;
 begin
-  select l.held, l.others into held, others
-  from perdure._lock_runs(_lock_and_save.worker_id, _lock_and_save.batch, false) as l;
+  v_lock := perdure._lock_runs(_lock_and_save.worker_id, _lock_and_save.batch, false);
+  held := v_lock.held;
+  others := v_lock.others;
   if not _lock_and_save.batch @? '$[*].saves[*]' then
     return;
   end if;
@@ -248,13 +252,11 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-  v_held uuid[];
-  v_others jsonb;
+  v_lock record;
   v_new perdure.step[];
 begin
-  select l.held, l.others into v_held, v_others
-  from perdure._lock_runs(save_steps.worker_id, save_steps.saves, true) as l;
-  v_new := perdure._insert_saves(save_steps.saves, v_held);
+  v_lock := perdure._lock_runs(save_steps.worker_id, save_steps.saves, true);
+  v_new := perdure._insert_saves(save_steps.saves, v_lock.held);
 
   return query
   select n.run_id, n.key, 'saved', null::jsonb, null::jsonb, n.ordinal, null, null, n.saved_at
@@ -266,7 +268,7 @@ begin
   select
     a.run_id,
     a.key,
-    case when s.run_id is not null then 'on_record' when v_others ->> a.run_id::text = 'busy' then 'busy' else 'lost' end,
+    case when s.run_id is not null then 'on_record' when v_lock.others ->> a.run_id::text = 'busy' then 'busy' else 'lost' end,
     s.result,
     s.error,
     s.ordinal,
@@ -274,7 +276,7 @@ begin
     encode(s.fingerprint, 'hex'),
     s.saved_at
   from jsonb_to_recordset(save_steps.saves) as a (run_id uuid, key text)
-  left join perdure.step as s on s.run_id = a.run_id and s.key = a.key and a.run_id = any(v_held)
+  left join perdure.step as s on s.run_id = a.run_id and s.key = a.key and a.run_id = any(v_lock.held)
   where (a.run_id, a.key) not in (select n.run_id, n.key from unnest(v_new) as n);
 end;
 $$;
@@ -303,7 +305,7 @@ declare
   v_key constant text := save_transaction_step.save ->> 'key';
   v_new perdure.step[];
 begin
-  perform perdure._fence_any(save_transaction_step.worker_id);  -- the user's transaction may have any isolation
+  perform perdure._fence(save_transaction_step.worker_id, true);  -- the user's transaction may have any isolation
   -- FOR SHARE, not KEY SHARE: in REPEATABLE READ the latter returns a row whose token was replaced
   perform from perdure.dispatch as d
   where d.run_id = v_run_id

@@ -74,11 +74,9 @@ volatile
 as $$
 declare
   v_limit constant bigint := perdure._payload_limit();
-  v_held pg_catalog.uuid[];
-  v_others pg_catalog.jsonb;
+  v_lock pg_catalog.record;
 begin
-  select l.held, l.others into v_held, v_others
-  from perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends) as l;
+  v_lock := perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends);
   if perdure._is_above(_end_claimed.ends, v_limit) then
     perform perdure._check_payload('result', p.value)
     from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb, error jsonb)
@@ -87,7 +85,7 @@ begin
   end if;
 
   -- look: an act that was asked first decides how the run ends
-  perform perdure._apply_acts(v_held);
+  perform perdure._apply_acts(v_lock.held);
   perform perdure._end_runs((
     select array_agg(perdure._outcome(
       a.run_id,
@@ -101,14 +99,14 @@ begin
       end))
     from jsonb_to_recordset(_end_claimed.ends) as a (run_id uuid, result jsonb, error jsonb)
     inner join perdure.dispatch as d on d.run_id = a.run_id
-    where a.run_id = any(v_held)
+    where a.run_id = any(v_lock.held)
   ));
 
   return query
   select
     a.run_id,
     case
-      when v_others ->> a.run_id::text <> 'done' then v_others ->> a.run_id::text
+      when v_lock.others ->> a.run_id::text <> 'done' then v_lock.others ->> a.run_id::text
       when o.status = _end_claimed.status then 'done'
       else coalesce(o.status, 'lost')
     end
@@ -179,16 +177,14 @@ set jit = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_held uuid[];
-  v_others jsonb;
+  v_lock record;
 begin
-  select l.held, l.others into v_held, v_others
-  from perdure._lock_and_save(release_runs.worker_id, release_runs.releases) as l;
+  v_lock := perdure._lock_and_save(release_runs.worker_id, release_runs.releases);
 
   insert into perdure.act (run_id, act_id, act, reason, asked_by, asked_at, applied_at, answer)
   select a.run_id, perdure._uuid7(v_now), 'pause', left(a.pause_reason, 10000), perdure._caller(), v_now, v_now, 'accepted'
   from jsonb_to_recordset(release_runs.releases) as a (run_id uuid, pause_reason text)
-  where a.run_id = any(v_held) and a.pause_reason is not null;
+  where a.run_id = any(v_lock.held) and a.pause_reason is not null;
   update perdure.dispatch as d
   set
     worker_id = null,
@@ -201,10 +197,10 @@ begin
       v_now + (row_number() over () - 1) * interval '1 microsecond' as ready_at
     from jsonb_to_recordset(release_runs.releases) as r (run_id uuid, pause_reason text)
   ) as a
-  where d.run_id = a.run_id and d.run_id = any(v_held);
+  where d.run_id = a.run_id and d.run_id = any(v_lock.held);
 
   return query
-  select a.run_id, coalesce(v_others ->> a.run_id::text, 'done')
+  select a.run_id, coalesce(v_lock.others ->> a.run_id::text, 'done')
   from jsonb_to_recordset(release_runs.releases) as a (run_id uuid);
 end;
 $$;

@@ -63,7 +63,7 @@ $$;
 comment on function perdure._bound_idleness(interval) is
 'Let the server end this session where its transaction stands idle from now on for longer than that, or than it may anyway.';
 
-create or replace function perdure._fence_any(worker_id uuid)
+create or replace function perdure._fence(worker_id uuid, is_any_isolation boolean default false)
 returns void
 language plpgsql
 volatile
@@ -74,35 +74,23 @@ declare
 begin
   select w.lease, w.timeline into v_lease, v_timeline
   from perdure.worker as w
-  where w.worker_id = _fence_any.worker_id
+  where w.worker_id = _fence.worker_id
   for key share;
   -- a claim that the standby knew is valid here, but what its worker saved since then may be lost
   if v_timeline is distinct from perdure._timeline() then
-    perform perdure._raise_unregistered(_fence_any.worker_id, v_timeline);
+    perform perdure._raise_unregistered(_fence.worker_id, v_timeline);
   end if;
   perform perdure._bound_idleness(v_lease);  -- a frozen client must not hold the fence
   if current_setting('synchronous_commit') = 'off' then  -- what is acknowledged is durable
     perform set_config('synchronous_commit', coalesce(
       nullif(nullif(current_setting('perdure.before_beat', true), ''), 'off'), 'local'), true);
   end if;
-end;
-$$;
-comment on function perdure._fence_any(uuid) is
-'Hold the worker''s own row FOR KEY SHARE until the transaction ends, whatever its isolation.
-Raises PD002 where the worker is not registered, or was so on another timeline.';
-
-create or replace function perdure._fence(worker_id uuid)
-returns void
-language plpgsql
-volatile
-as $$
-begin
-  perform perdure._fence_any(_fence.worker_id);
-  if current_setting('transaction_isolation') <> 'read committed' then
+  if current_setting('transaction_isolation') <> 'read committed' and not _fence.is_any_isolation then
     perform perdure._check_isolation();
   end if;
 end;
 $$;
-comment on function perdure._fence(uuid) is
+comment on function perdure._fence(uuid, boolean) is
 'Hold the worker''s own row FOR KEY SHARE until the transaction ends.
-Raises PD002 where the worker is not registered, or was so on another timeline, 55000 outside READ COMMITTED.';
+Raises PD002 where the worker is not registered, or was so on another timeline, 55000 outside READ COMMITTED unless
+is_any_isolation.';

@@ -22,18 +22,22 @@ comment on function perdure._hold() is 'Tell why the install is on hold; null wh
 
 create or replace function perdure._hold_setting()
 returns text
-language sql
-volatile
+language plpgsql
+stable
 as $$
+begin
   -- from the catalog, for a session may have begun before it, or may have set something else for itself
-  select substr(c.line, strpos(c.line, '=') + 1)
-  from pg_db_role_setting as s
-  cross join unnest(s.setconfig) as c (line)
-  where s.setrole = 0
-    and s.setdatabase in (0, (select d.oid from pg_database as d where d.datname = current_database()))
-    and lower(split_part(c.line, '=', 1)) = 'perdure.hold'
-    and c.line <> split_part(c.line, '=', 1) || '='
-  limit 1
+  return (
+    select substr(c.line, strpos(c.line, '=') + 1)
+    from pg_db_role_setting as s
+    cross join unnest(s.setconfig) as c (line)
+    where s.setrole = 0
+      and s.setdatabase in (0, (select d.oid from pg_database as d where d.datname = current_database()))
+      and lower(split_part(c.line, '=', 1)) = 'perdure.hold'
+      and c.line <> split_part(c.line, '=', 1) || '='
+    limit 1
+  );
+end;
 $$;
 comment on function perdure._hold_setting() is
 'Tell what ALTER DATABASE ... SET perdure.hold says; null where it says nothing. Locks nothing.';

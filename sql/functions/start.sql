@@ -47,40 +47,86 @@ $$;
 comment on function perdure._check_start(text, integer, integer, bigint, jsonb, jsonb) is
 'Refuse options of a start that no run can have; payload_limit is what _payload_limit tells. Raises 22023 and PD010.';
 
-create or replace function perdure._check_times(
+create or replace function perdure._start(
+  run_id uuid,
+  now timestamptz,
+  workflow text,
+  input jsonb,
+  key text,
+  on_duplicate text,
+  queue text,
+  priority integer,
   start_at timestamptz,
   delay interval,
   deadline timestamptz,
-  timeout interval
+  timeout interval,
+  tags jsonb,
+  max_recoveries integer,
+  headers jsonb
 )
-returns void
+returns uuid
 language plpgsql
-stable
+volatile
 as $$
+declare
+  v_limit constant bigint := perdure._payload_limit();
+  v_default perdure.workflow;
+  v_key pg_catalog.record;
+  v_predecessor_id pg_catalog.uuid;
+  v_max_recoveries integer;
+  v_timeout interval;
 begin
-  if _check_times.start_at is not null and _check_times.delay is not null then
-    raise exception 'start_at and delay exclude each other'
-      using errcode = '22023', hint = 'Pass one of them.';
-  elsif _check_times.deadline is not null and _check_times.timeout is not null then
-    raise exception 'deadline and timeout exclude each other'
-      using errcode = '22023', hint = 'Pass one of them: a timeout runs from the first claim.';
-  elsif isfinite(_check_times.start_at) and _check_times.start_at > '290000-01-01 00:00+00' then
-    -- start_many spreads its runs behind it: a sum past the end of time would be an error without a name
-    raise exception 'start_at must lie before the year 290000'
-      using errcode = '22023',
-            detail = format('It is %s.', _check_times.start_at),
-            hint = 'Leave it out for a run that begins at once.';
-  elsif _check_times.timeout = interval '0' then
-    raise exception 'timeout must not be zero'
-      using errcode = '22023', hint = 'Pass a longer one, or null for the workflow''s own.';
+  v_default := perdure._default_of(_start.workflow collate "C", _start.queue);
+  if _start.input is null or perdure._bytes(_start.input) > v_limit then
+    perform perdure._check_payload('input', _start.input);
   end if;
-  perform perdure._check_time('deadline', _check_times.deadline);
-  perform perdure._check_interval('delay', _check_times.delay);
-  perform perdure._check_interval('timeout', _check_times.timeout);
+  perform perdure._check_start(
+    _start.on_duplicate collate "C", _start.priority, _start.max_recoveries, v_limit, _start.tags,
+    _start.headers);
+  if num_nonnulls(_start.start_at, _start.delay, _start.deadline, _start.timeout) > 0 then
+    perform perdure._check_times(_start.start_at, _start.delay, _start.deadline, _start.timeout);
+  end if;
+  v_max_recoveries := coalesce(_start.max_recoveries, v_default.max_recoveries);
+  v_timeout := coalesce(_start.timeout, case when _start.deadline is null then v_default.timeout end);
+
+  if _start.key is not null then
+    perform perdure._check_name('key', _start.key);
+    v_key := perdure._take_key(
+      _start.workflow collate "C", _start.key, perdure._fingerprint(_start.input), _start.run_id,
+      _start.on_duplicate);
+    if not v_key.is_new then
+      return v_key.taken_by;
+    end if;
+    v_predecessor_id := v_key.predecessor_id;
+    if v_predecessor_id is not null then
+      perform perdure._ask(array[v_predecessor_id], 'cancel', format('replaced by run %s', _start.run_id), null);
+      insert into perdure.wake (run_id, told_at) values (_start.run_id, _start.now);
+    end if;
+  end if;
+
+  insert into perdure.run (
+    run_id, workflow, queue, priority, input, key, tags, headers, start_at, deadline, timeout, max_recoveries,
+    predecessor_id, created_at, created_by)
+  values (
+    _start.run_id, _start.workflow, v_default.queue, _start.priority, _start.input, _start.key,
+    _start.tags, _start.headers, coalesce(_start.start_at, _start.now + _start.delay), _start.deadline,
+    v_timeout, v_max_recoveries, v_predecessor_id, _start.now, perdure._caller());
+  insert into perdure.dispatch (
+    run_id, workflow, queue, priority, ready_at, ends_at, timeout, max_recoveries, predecessor_id)
+  values (
+    _start.run_id, _start.workflow, v_default.queue, _start.priority,
+    case
+      when v_predecessor_id is null then greatest(_start.start_at, _start.now + _start.delay, _start.now) else 'infinity'
+    end,
+    _start.deadline, v_timeout, v_max_recoveries, v_predecessor_id);
+  return _start.run_id;
 end;
 $$;
-comment on function perdure._check_times(timestamptz, interval, timestamptz, interval) is
-'Refuse times of a start that contradict each other. Raises 22023.';
+comment on function perdure._start(
+  uuid, timestamptz, text, jsonb, text, text, text, integer, timestamptz, interval, timestamptz, interval, jsonb, integer,
+  jsonb
+) is
+'Start a run under an id that the caller made, or find the run that holds its key. Returns the one that is there now.';
 
 create or replace function perdure.start_run(
   workflow text,
@@ -108,59 +154,15 @@ set lock_timeout = '5s'
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_limit constant bigint := perdure._payload_limit();
-  v_run_id constant uuid := perdure._uuid7(v_now);
-  v_default perdure.workflow;
-  v_key record;
-  v_predecessor_id uuid;
-  v_max_recoveries integer;
-  v_timeout interval;
+  v_new_id constant uuid := perdure._uuid7(v_now);
 begin
-  v_default := perdure._default_of(start_run.workflow collate "C", start_run.queue);
-  if start_run.input is null or perdure._bytes(start_run.input) > v_limit then
-    perform perdure._check_payload('input', start_run.input);
-  end if;
-  perform perdure._check_start(
-    start_run.on_duplicate collate "C", start_run.priority, start_run.max_recoveries, v_limit, start_run.tags,
-    start_run.headers);
-  if num_nonnulls(start_run.start_at, start_run.delay, start_run.deadline, start_run.timeout) > 0 then
-    perform perdure._check_times(start_run.start_at, start_run.delay, start_run.deadline, start_run.timeout);
-  end if;
-  v_max_recoveries := coalesce(start_run.max_recoveries, v_default.max_recoveries);
-  v_timeout := coalesce(start_run.timeout, case when start_run.deadline is null then v_default.timeout end);
-
-  if start_run.key is not null then
-    perform perdure._check_name('key', start_run.key);
-    v_key := perdure._take_key(
-      start_run.workflow collate "C", start_run.key, perdure._fingerprint(start_run.input), v_run_id,
-      start_run.on_duplicate);
-    if not v_key.is_new then
-      return query select v_key.taken_by, false;
-      return;
-    end if;
-    v_predecessor_id := v_key.predecessor_id;
-    if v_predecessor_id is not null then
-      perform perdure._ask(array[v_predecessor_id], 'cancel', format('replaced by run %s', v_run_id), null);
-      insert into perdure.wake (run_id, told_at) values (v_run_id, v_now);
-    end if;
-  end if;
-
-  insert into perdure.run (
-    run_id, workflow, queue, priority, input, key, tags, headers, start_at, deadline, timeout, max_recoveries,
-    predecessor_id, created_at, created_by)
-  values (
-    v_run_id, start_run.workflow, v_default.queue, start_run.priority, start_run.input, start_run.key,
-    start_run.tags, start_run.headers, coalesce(start_run.start_at, v_now + start_run.delay), start_run.deadline,
-    v_timeout, v_max_recoveries, v_predecessor_id, v_now, perdure._caller());
-  insert into perdure.dispatch (
-    run_id, workflow, queue, priority, ready_at, ends_at, timeout, max_recoveries, predecessor_id)
-  values (
-    v_run_id, start_run.workflow, v_default.queue, start_run.priority,
-    case
-      when v_predecessor_id is null then greatest(start_run.start_at, v_now + start_run.delay, v_now) else 'infinity'
-    end,
-    start_run.deadline, v_timeout, v_max_recoveries, v_predecessor_id);
-  return query select v_run_id, true;
+  run_id := perdure._start(
+    v_new_id, v_now,
+    start_run.workflow, start_run.input, start_run.key, start_run.on_duplicate, start_run.queue,
+    start_run.priority, start_run.start_at, start_run.delay, start_run.deadline, start_run.timeout,
+    start_run.tags, start_run.max_recoveries, start_run.headers);
+  is_new := run_id = v_new_id;
+  return next;
 end;
 $$;
 comment on function perdure.start_run(
@@ -189,16 +191,17 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set lock_timeout = '5s'
 as $$
+declare
+  v_now constant timestamptz := perdure._now();
 begin
-  return (
-    select s.run_id
-    from perdure.start_run(
-      workflow => start.workflow, input => start.input, key => start.key, on_duplicate => start.on_duplicate,
-      queue => start.queue, priority => start.priority, start_at => start.start_at, delay => start.delay,
-      deadline => start.deadline, timeout => start.timeout, tags => start.tags,
-      max_recoveries => start.max_recoveries, headers => start.headers) as s
-  );
+  return perdure._start(
+    perdure._uuid7(v_now), v_now,
+    start.workflow, start.input, start.key, start.on_duplicate, start.queue, start.priority, start.start_at,
+    start.delay, start.deadline, start.timeout, start.tags, start.max_recoveries, start.headers);
 end;
 $$;
 comment on function perdure.start(

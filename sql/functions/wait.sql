@@ -244,15 +244,13 @@ set jit = off
 as $$
 declare
   v_now constant timestamptz := perdure._now();
-  v_held uuid[];
-  v_others jsonb;
+  v_lock record;
   v_answered jsonb;
 begin
   perform perdure._check_waits(suspend_runs.suspensions, suspend_runs.keep);
-  select l.held, l.others into v_held, v_others
-  from perdure._lock_and_save(suspend_runs.worker_id, suspend_runs.suspensions) as l;
+  v_lock := perdure._lock_and_save(suspend_runs.worker_id, suspend_runs.suspensions);
 
-  v_answered := perdure._look(suspend_runs.suspensions, v_held, suspend_runs.keep, v_now);
+  v_answered := perdure._look(suspend_runs.suspensions, v_lock.held, suspend_runs.keep, v_now);
 
   update perdure.dispatch as d
   set
@@ -271,7 +269,7 @@ begin
     cross join lateral (
       select not suspend_runs.keep and not v_answered ? a.run_id::text as is_let_go
     ) as l
-    where a.run_id = any(v_held)
+    where a.run_id = any(v_lock.held)
   ) as s
   where d.run_id = s.run_id and (s.is_let_go or d.told_at is not null);
 
@@ -279,8 +277,8 @@ begin
   select
     a.run_id,
     case
-      when coalesce(v_others ->> a.run_id::text, 'done') = 'done' and d.run_id is null then 'ended'
-      when v_others ? a.run_id::text then v_others ->> a.run_id::text
+      when coalesce(v_lock.others ->> a.run_id::text, 'done') = 'done' and d.run_id is null then 'ended'
+      when v_lock.others ? a.run_id::text then v_lock.others ->> a.run_id::text
       when v_answered -> a.run_id::text ->> 'kind' = 'retry' then 'retry_due'
       when v_answered ? a.run_id::text then 'answered'
       when suspend_runs.keep then 'waiting'

@@ -542,11 +542,7 @@ CREATE FUNCTION perdure._failed_step(run_id uuid, error jsonb) RETURNS text
     LANGUAGE sql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._fence(worker_id uuid) RETURNS void
-    LANGUAGE plpgsql
-    AS $$…$$;
-
-CREATE FUNCTION perdure._fence_any(worker_id uuid) RETURNS void
+CREATE FUNCTION perdure._fence(worker_id uuid, is_any_isolation boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -603,7 +599,7 @@ CREATE FUNCTION perdure._hold() RETURNS text
     AS $$…$$;
 
 CREATE FUNCTION perdure._hold_setting() RETURNS text
-    LANGUAGE sql
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE TABLE perdure.run_key (
@@ -857,6 +853,10 @@ CREATE FUNCTION perdure._span(span interval) RETURNS text
     AS $$…$$;
 
 CREATE FUNCTION perdure._split(top text, begins uuid, bound uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._start(run_id uuid, now timestamp with time zone, workflow text, input jsonb, key text, on_duplicate text, queue text, priority integer, start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval, tags jsonb, max_recoveries integer, headers jsonb) RETURNS uuid
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -1240,6 +1240,9 @@ CREATE FUNCTION perdure.signal_key(workflow text, key text, name text, payload j
 CREATE FUNCTION perdure.start(workflow text, input jsonb DEFAULT '{}'::jsonb, key text DEFAULT NULL::text, on_duplicate text DEFAULT 'attach'::text, queue text DEFAULT NULL::text, priority integer DEFAULT 3, start_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, deadline timestamp with time zone DEFAULT NULL::timestamp with time zone, timeout interval DEFAULT NULL::interval, tags jsonb DEFAULT '{}'::jsonb, max_recoveries integer DEFAULT NULL::integer, headers jsonb DEFAULT '{}'::jsonb) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '5s'
     AS $$…$$;
 
 CREATE FUNCTION perdure.start_many(workflow text, inputs jsonb[], keys text[] DEFAULT NULL::text[], on_duplicate text DEFAULT 'attach'::text, queue text DEFAULT NULL::text, priority integer DEFAULT 3, start_at timestamp with time zone DEFAULT NULL::timestamp with time zone, tags jsonb DEFAULT '{}'::jsonb) RETURNS TABLE(ordinal integer, run_id uuid, is_new boolean)
@@ -1566,9 +1569,9 @@ CREATE VIEW perdure.holds AS
                     n.hold_reason,
                     n.ended_reason,
                     n.ended_server_at,
-                    ((n.table_id <> n.tableoid) OR (n.system_identifier <> (pg_control_system()).system_identifier) OR (NOT (EXISTS ( SELECT
+                    ((n.table_id <> n.tableoid) OR (n.system_identifier <> (pg_control_system()).system_identifier) OR COALESCE((n.database_id <> ( SELECT d.oid
                            FROM pg_database d
-                          WHERE ((d.datname = current_database()) AND (d.oid = n.database_id)))))) AS is_copy
+                          WHERE (d.datname = current_database()))), true)) AS is_copy
                    FROM perdure.install n
                   WHERE n.is_installed
                  OFFSET 0) i) h
@@ -2808,9 +2811,7 @@ REVOKE ALL ON FUNCTION perdure._explain_waits(run perdure.runs, now timestamp wi
 
 REVOKE ALL ON FUNCTION perdure._failed_step(run_id uuid, error jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._fence(worker_id uuid) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION perdure._fence_any(worker_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._fence(worker_id uuid, is_any_isolation boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._find_answers(suspended jsonb) FROM PUBLIC;
 
@@ -2961,6 +2962,8 @@ REVOKE ALL ON FUNCTION perdure._since(run perdure.runs) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._span(span interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._split(top text, begins uuid, bound uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._start(run_id uuid, now timestamp with time zone, workflow text, input jsonb, key text, on_duplicate text, queue text, priority integer, start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval, tags jsonb, max_recoveries integer, headers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._states(run_ids uuid[], act text) FROM PUBLIC;
 

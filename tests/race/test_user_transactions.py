@@ -235,7 +235,7 @@ def test_a_prepared_transaction_takes_effect_late_or_never_and_nobody_waits(prep
     assert drain(conn) == (1, 0)
     assert conn.execute("select perdure.tick()").fetchone()
     assert worker.suspend(held, wait("w")) == "suspended"
-    prepared.admin.execute("alter function perdure.start_run set lock_timeout = '50ms'")
+    prepared.admin.execute("alter function perdure.start set lock_timeout = '50ms'")
     with pytest.raises(psycopg.errors.LockNotAvailable):  # the one honest exception: the same key
         start(conn, key="k")
     if ends == "rollback":
