@@ -26,7 +26,11 @@ from (
       n.table_id <> n.tableoid
       or n.system_identifier <> (pg_control_system()).system_identifier
       or coalesce(
-        n.database_id <> (select d.oid from pg_database as d where d.datname = current_database()), true
+        n.database_id <> (
+          select d.oid
+          from pg_database as d
+          where d.datname = current_database()
+        ), true
       ) as is_copy
     from perdure.install as n
     where n.is_installed
