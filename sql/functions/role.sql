@@ -240,6 +240,7 @@ begin
     join pg_roles as r on r.rolname = g.role_name
     where g.role_name = revoke_role.role
     order by g.kind
+    for share of g  -- an older snapshot would see a kind that was taken meanwhile, and give it back: 40001
   loop
     perform perdure._grant_kind(revoke_role.role, v_kind);
   end loop;
@@ -251,5 +252,5 @@ $$;
 comment on function perdure.revoke_role(name, text) is
 'Take back what grant_role gave; the role keeps its other kinds.
 A role that was dropped or never had the kind is no error. It is audited each time. Returns nothing.
-Raises 22023 for an unknown kind, 55P03 as grant_role does.
+Raises 22023 for an unknown kind, 55P03 as grant_role does, 40001 where somebody took a kind after the caller''s snapshot.
 Locks the table role_grant against others who change it, and the catalog rows of the functions and views until the transaction ends.';

@@ -342,6 +342,23 @@ def test_the_second_who_grants_waits_for_the_first_and_succeeds(database: Databa
     assert database.value("select count(*) from perdure.role_grant") == (ends == "commit") + (second == "grant_role")
 
 
+def test_a_revoke_with_an_older_snapshot_gives_nothing_back(database: Database) -> None:
+    """What somebody else took meanwhile is still there for it; it is told to begin again."""
+    role = ROLES[0]
+    database.server.create_role(role)
+    first, second = database.connect(autocommit=False), database.connect()
+    for kind in ("client", "worker", "observer"):
+        second.execute("select perdure.grant_role(%s, %s)", [role, kind])
+    first.execute("set transaction isolation level repeatable read")
+    first.execute("select count(*) from perdure.role_grant")
+    second.execute("select perdure.revoke_role(%s, 'worker')", [role])
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        first.execute("select perdure.revoke_role(%s, 'observer')", [role])
+    first.rollback()
+    may = "select has_function_privilege(%s, p.oid, 'execute') from pg_proc as p where p.proname = 'claim_runs'"
+    assert database.value(may, role) is False
+
+
 def test_nobody_waits_for_a_grant_for_longer_than_five_seconds(database: Database) -> None:
     for function in ("grant_role", "revoke_role"):
         limit = database.value(
