@@ -44,8 +44,8 @@ select
 from (
   select
     substr(c.relname, length('run') + 1) as suffix,
-    (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([0-9a-f-]{36})''\)'))[1]::uuid as begins,
-    (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([0-9a-f-]{36})''\)'))[1]::uuid as ends
+    (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM [(]''([0-9a-f-]{36})''[)]'))[1]::uuid as begins,
+    (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO [(]''([0-9a-f-]{36})''[)]'))[1]::uuid as ends
   from pg_inherits as i
   inner join pg_class as c on i.inhrelid = c.oid
   where i.inhparent = 'perdure.run'::regclass

@@ -202,7 +202,7 @@ begin
     perform perdure._attach(v_table, '_old', null, _merge.ends);
     for v_guard in
       select c.conname from pg_constraint as c
-      where c.conrelid = format('perdure.%I', v_table || '_old')::regclass and c.conname like '%\_old\_is\_before\_%'
+      where c.conrelid = format('perdure.%I', v_table || '_old')::regclass and c.conname ~ '_old_is_before_[0-9]{8}$'
     loop
       execute format('alter table perdure.%I drop constraint %I', v_table || '_old', v_guard.conname);
     end loop;

@@ -1335,8 +1335,8 @@ CREATE VIEW perdure._cuts AS
     to_timestamp((((((('x'::text || "left"(replace((b.begins)::text, '-'::text, ''::text), 12)))::bit(48))::bigint)::numeric / 1000.0))::double precision) AS begins_at,
     to_timestamp((((((('x'::text || "left"(replace((b.ends)::text, '-'::text, ''::text), 12)))::bit(48))::bigint)::numeric / 1000.0))::double precision) AS ends_at
    FROM ( SELECT substr((c.relname)::text, (length('run'::text) + 1)) AS suffix,
-            ((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([0-9a-f-]{36})''\)'::text))[1])::uuid AS begins,
-            ((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([0-9a-f-]{36})''\)'::text))[1])::uuid AS ends
+            ((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM [(]''([0-9a-f-]{36})''[)]'::text))[1])::uuid AS begins,
+            ((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO [(]''([0-9a-f-]{36})''[)]'::text))[1])::uuid AS ends
            FROM (pg_inherits i
              JOIN pg_class c ON ((i.inhrelid = c.oid)))
           WHERE (i.inhparent = ('perdure.run'::regclass)::oid)) b;

@@ -109,3 +109,14 @@ def test_no_function_holds_two_concepts() -> None:
         if (length := match[2].count("\n") - 1) > SQL_FUNCTION and match[1] not in LONGER
     ]
     assert_none(long, f"longer than {SQL_FUNCTION} lines")
+
+
+def test_no_literal_depends_on_how_a_session_reads_backslashes() -> None:
+    literal = re.compile(r"--[^\n]*|(?P<escaped>\b[eE])?(?P<text>'(?:[^']|'')*')")
+    odd = [
+        f"{where(path)}: {found['text']}"
+        for path in sorted(SQL.glob("*/*.sql"))
+        for found in literal.finditer(path.read_text())
+        if found["text"] and not found["escaped"] and "\\" in found["text"]
+    ]
+    assert_none(odd, "read otherwise with standard_conforming_strings off: use [(] or an e'' literal")

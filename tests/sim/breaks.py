@@ -19,7 +19,7 @@ BREAKS: dict[str, dict[str, list[Change]]] = {
     "a_suspension_that_does_not_look": {
         "suspend_runs": [
             (
-                "perdure._look(suspend_runs.suspensions, v_held, suspend_runs.keep, v_now)",
+                "perdure._look(suspend_runs.suspensions, v_lock.held, suspend_runs.keep, v_now)",
                 "'{}'",
             )
         ]

@@ -324,7 +324,9 @@ CALLS: tuple[Call, ...] = (
     Call("beat", lambda stage: _of_worker(stage, runs_held=1)),
     Call("claim_runs", _claim, again=None, says="After a lost answer ask worker_runs"),
     Call("read_steps", _one(Stage.completed)),
-    Call("save_steps", _save, again={"answer": "on_record"}, says="on_record"),
+    Call(
+        "save_steps", _save, again={"answer": "on_record", "kind": "step", "result": {"n": 1}}, says="on_record",
+    ),
     Call("save_transaction_step", _save_in_transaction, raises="PD002", says="the step on record"),
     Call("fail_steps", _try(1), "retry"),
     Call("fail_steps", _try(4), "exhausted"),
