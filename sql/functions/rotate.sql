@@ -241,5 +241,6 @@ That is: make a partition ahead, drop a period whose time is over, delete runs i
 that are gone. Returns an object: period with made ahead, dropped, guarded (another step of it was done), waits (more than 3,000 of its runs
 are to be kept), busy (somebody is at work on it: try again); rows with how many were looked at; empty where nothing was to be
 done, on hold, and where another session is at it.
-Where it cuts anew it stops all others, at most some 50 ms, until its transaction ends; so only run_ticks calls it, which
-commits at once. It waits for nobody who has been in a transaction for 50 ms. Raises 55000 outside READ COMMITTED.';
+Where it cuts anew it stops all others until its transaction ends: each lock is waited for at most 50 ms, the work under
+them grows with the runs that are kept; so only run_ticks calls it, which commits at once. It waits for nobody who has been
+in a transaction for 50 ms. Raises 55000 outside READ COMMITTED.';
