@@ -11,18 +11,17 @@ import sys
 import time
 from pathlib import Path
 
-from psycopg import Error
-
-from bench.pgbench import PgbenchFailed
+from bench import readme
 from bench.report import Record, Results, markdown
 from bench.scale import SCALES
 from bench.scenarios import SCENARIOS, Scenario
 from bench.server import BenchServer
 from bench.side import Side, side
-from bench.stage import Stage, Stuck
+from bench.stage import Stage
 from support.provision import own_binaries
 
 _HERE = Path(__file__).parent
+_README = _HERE.parents[1] / "README.md"
 
 
 def say(told: str) -> None:
@@ -55,25 +54,47 @@ def measured(stage: Stage, scenario: Scenario, contestant: Side, repetition: int
 def bench(stage: Stage, results: Results, repetitions: int, only: list[str], path: Path) -> None:
     """Measure all, contestant after contestant, scenario after scenario, again and again; each result is kept at once."""
     contestants = [side(name) for name in results.sides]
+    until = time.monotonic() + stage.scale.minutes * 60
     for repetition in range(1, repetitions + 1):
         turn = repetition % len(contestants)
         for scenario in SCENARIOS:
-            if only and scenario.key not in only:
+            if (only and scenario.key not in only) or repetition > scenario.repetitions:
                 continue
             for contestant in contestants[turn:] + contestants[:turn]:
                 if scenario.is_alone and contestant.is_peer:
                     continue
                 what = f"{scenario.key}, {contestant.title}, {repetition} of {repetitions}"
+                if time.monotonic() > until:
+                    results.failures.append(f"{what}: the time was over")
+                    continue
                 try:
                     record = measured(stage, scenario, contestant, repetition)
-                except (Stuck, PgbenchFailed, Error) as error:
+                except Exception as error:  # noqa: BLE001 - whatever one of them runs into, the others are measured
                     results.failures.append(f"{what}: {type(error).__name__}")
-                    say(f"{what}: {error}")
+                    say(f"{what}: {type(error).__name__}: {error}")
                     continue
                 results.records.append(record)
                 results.write(path)
                 told = {**record.figures, **record.yardsticks}
                 say(f"{what} ({record.seconds:.0f} s): " + ", ".join(f"{k} {v:,.4g}" for k, v in told.items()))
+
+
+def tell(results: Results, into: Path, options: argparse.Namespace) -> None:
+    """Write the table, draw the picture, and tell README of both."""
+    results.write(into / "results.json")
+    table = markdown(results)
+    (into / "results.md").write_text(table)
+    print(f"\n{table}", flush=True)
+    if options.peers:
+        picture = (into / "results.svg").absolute()
+        draw = [options.peers.absolute(), "-m", "bench.picture", (into / "results.json").absolute(), picture]
+        if subprocess.run(draw, cwd=_HERE.parent, check=False).returncode:
+            say("the picture could not be drawn")
+    # a part of it, or of one contestant, is not what README tells of
+    path = options.readme or (_README if options.peers and not options.only and results.scale == "full" else None)
+    if path is not None:
+        readme.write(results, path, into)
+        say(f"told in {path}")
 
 
 def main() -> int:
@@ -87,11 +108,17 @@ def main() -> int:
     )
     parser.add_argument("--into", type=Path, default=_HERE, help="where results.json, .md and .svg are written")
     parser.add_argument("--command", default="make bench", help="what the table names as its origin")
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        help="where the table and the picture are told of; README.md, where all was measured in full",
+    )
     options = parser.parse_args()
     scale = SCALES[options.scale]
     into: Path = options.into
     sides = ["perdure", "absurd", "dbos"] if options.peers else ["perdure"]
     interrupted = False
+    into.mkdir(parents=True, exist_ok=True)
     with BenchServer(own_binaries()) as server:
         results = Results(
             scale=scale.name,
@@ -116,18 +143,7 @@ def main() -> int:
             say("interrupted; this is what there is")
     if not results.records:
         return 130 if interrupted else 1
-    table = markdown(results)
-    (into / "results.md").write_text(table)
-    print(f"\n{table}", flush=True)
-    if options.peers:
-        draw = [
-            options.peers,
-            "-m",
-            "bench.picture",
-            (into / "results.json").absolute(),
-            (into / "results.svg").absolute(),
-        ]
-        subprocess.run(draw, cwd=_HERE.parent, check=True)
+    tell(results, into, options)
     say(f"written: {', '.join(sorted(str(each) for each in into.glob('results.*')))}")
     return 130 if interrupted else min(1, len(results.failures))
 

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any
 
-from bench.side import LEASE_SECONDS, QUEUE, WorkOptions, leave_effect
+from bench.side import LEASE_SECONDS, QUEUE, WorkOptions, leave_effect, pauses
 
 _CLIENTS, _BATCH = 16, 10
 _POLL, _QUICK_POLL = 0.01, 0.005
@@ -67,14 +67,15 @@ class AbsurdSide:
             )
         )
 
-    def round_trips(self, dsn: str, count: int) -> list[float]:
+    def round_trips(self, dsn: str, count: int, pause: float) -> list[float]:
         """Spawn and wait, in a closed loop."""
-        return asyncio.run(self._round_trips(dsn, count))
+        return asyncio.run(self._round_trips(dsn, count, pause))
 
-    async def _round_trips(self, dsn: str, count: int) -> list[float]:
+    async def _round_trips(self, dsn: str, count: int, pause: float) -> list[float]:
         client = self._client(dsn, WorkOptions())
         taken = []
         for n in range(count):
+            await asyncio.sleep(pauses(pause))
             began = time.perf_counter()
             task_id = (await client.spawn("one", n))["task_id"]
             while (found := await client.fetch_task_result(task_id)).state != "completed":  # noqa: ASYNC110 - a peer that is polled

@@ -34,7 +34,7 @@ select count(*) from perdure.save_steps(:worker_id, :saves);
 select count(*) from perdure.complete_runs(:worker_id, :ends);
 commit;
 """
-_CYCLE = _START.format(rows=_BATCH, options="") + _WORK
+CYCLE = _START.format(rows=_BATCH, options="") + _WORK
 
 
 class Housekeeper(threading.Thread):
@@ -111,7 +111,7 @@ def hold(stage: Stage, side: Side) -> Mapping[str, float]:
             conn.execute("create table bench_held (n integer)")
             for statement in statements:
                 holder.execute(statement)
-            bout = pgbench(stage.server.bin, dsn, _CYCLE, clients=_CLIENTS, seconds=stage.scale.hold_seconds)
+            bout = pgbench(stage.server.bin, dsn, CYCLE, clients=_CLIENTS, seconds=stage.scale.hold_seconds)
             settled = bout.seconds[1:] or [bout.rate]  # in the first second each session makes its plans
             part = max(1, len(settled) // 6)
             first, last = (sum(some) / part * _BATCH for some in (settled[:part], settled[-part:]))
@@ -146,7 +146,7 @@ def growth(stage: Stage, side: Side) -> Mapping[str, float]:
             fill(stage, dsn, beside, options)
             conn.execute("analyze")
             before = stage.server.cpu_ms()
-            bout = pgbench(stage.server.bin, dsn, _CYCLE, clients=_CLIENTS, seconds=scale.backlog_seconds)
+            bout = pgbench(stage.server.bin, dsn, CYCLE, clients=_CLIENTS, seconds=scale.backlog_seconds)
             figures[f"{name}_postgres_ms"] = (stage.server.cpu_ms() - before) / (bout.count * _BATCH)
             figures[f"{name}_rate"] = bout.rate * _BATCH
     return figures

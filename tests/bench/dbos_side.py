@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from bench.side import QUEUE, WorkOptions, leave_effect
+from bench.side import QUEUE, WorkOptions, leave_effect, pauses
 
 _POLL = 0.005
 _THREADS = 64
@@ -55,13 +55,14 @@ class DbosSide:
         )
         threading.Event().wait()
 
-    def round_trips(self, dsn: str, count: int) -> list[float]:
+    def round_trips(self, dsn: str, count: int, pause: float) -> list[float]:
         """Enqueue and wait, in a closed loop."""
         from dbos import DBOSClient
 
         client = DBOSClient(system_database_url=dsn)
         taken = []
         for n in range(count):
+            time.sleep(pauses(pause))
             began = time.perf_counter()
             handle: Any = client.enqueue({"workflow_name": "one", "queue_name": QUEUE}, n)
             assert handle.get_result(polling_interval_sec=0.002) == n + 1

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_PATIENCE = 600
+
 
 @dataclass(frozen=True, slots=True)
 class Bout:
@@ -54,7 +56,9 @@ def pgbench(
             "-j",
             str(threads),
         ]
-        done = subprocess.run([*command, *limit, "-f", file.name, dsn], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, *limit, "-f", file.name, dsn], capture_output=True, text=True, check=False, timeout=_PATIENCE
+        )
     rate = re.search(r"^tps = ([\d.]+)", done.stdout, re.MULTILINE)
     count = re.search(r"actually processed: (\d+)", done.stdout)
     if done.returncode != 0 or rate is None or count is None:

@@ -31,7 +31,8 @@ def main() -> None:
     def answer(told: Any) -> None:
         answers.write(json.dumps(told) + "\n")
 
-    asked, dsn = side(name), arguments.pop("dsn")
+    asked: Any = side(name)
+    dsn = arguments.pop("dsn")
     import_module(asked.package)
     if role == "install":
         asked.install(dsn)
@@ -41,9 +42,13 @@ def main() -> None:
         if sys.stdin.readline():
             threading.Thread(target=end_with_input, daemon=True).start()
             asked.work(dsn, WorkOptions(**arguments))
-    elif role == "round_trips":
-        asked.round_trips(dsn, arguments["warm_up"])
-        answer(asked.round_trips(dsn, arguments["count"]))
+    elif role == "wait_for_many":
+        answer("ready")
+        asked.wait_for_many(dsn, arguments["count"], lambda: answer("told" if sys.stdin.readline() else "left"))
+    else:
+        measure = getattr(asked, role)
+        measure(dsn, arguments["warm_up"], 0)
+        answer(measure(dsn, arguments["count"], arguments["pause"]))
     os._exit(0)
 
 

@@ -59,7 +59,10 @@ class Results:
         return [
             record.figures[line.figure] / record.yardsticks[line.yardstick]
             for record in self.records
-            if record.scenario == line.scenario and record.side == name and line.yardstick in record.yardsticks
+            if record.scenario == line.scenario
+            and record.side == name
+            and line.figure in record.figures
+            and record.yardsticks.get(line.yardstick)
         ]
 
 
@@ -79,22 +82,22 @@ def markdown(results: Results) -> str:
     for line in lines(SCALES[results.scale]):
         if any(results.values(line, name) for name in results.sides):
             ratios = results.ratios(line, "perdure") if line.yardstick else []
-            ratio = f"{_spread(ratios)} × {line.yardstick}" if ratios else ""
-            cells = (_cell(results, line, name) for name in results.sides)
+            ratio = f"{spread(ratios)} × {line.yardstick}" if ratios else ""
+            cells = (cell(results, line, name) for name in results.sides)
             rows.append([f"{line.title}{', ' if line.unit else ''}{line.unit}", *cells, ratio, line.aim])
     yardsticks: dict[str, list[float]] = {}
     for record in results.records:
         for name, value in record.yardsticks.items():
             yardsticks.setdefault(name, []).append(value)
     told = [
-        f"Median and range of {repetitions} repetition{'s' if repetitions > 1 else ''}, {results.date}, by `{results.command}`.",
+        f"Median and range of {repetitions} repetition{'s' if repetitions > 1 else ''} (what takes minutes: 1 or 2), {results.date}, by `{results.command}`.",
         f"Machine: {results.machine}; load when it began: {results.load}. Server: {results.server}.",
         "",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
         "Yardsticks, taken by pgbench just before each measurement, in rows/s: `ins1(c)` is one row in a commit with c"
         " clients, `ins100(c)` a hundred rows in a commit: "
-        + "; ".join(f"{name} {_spread(values)}" for name, values in sorted(yardsticks.items()))
+        + "; ".join(f"{name} {spread(values)}" for name, values in sorted(yardsticks.items()))
         + ".",
         "Contestants take turns on the same server, each in a new database of it, with the same durability. [n ×]: Perdure"
         " is so many times better, or worse below 1.",
@@ -105,11 +108,11 @@ def markdown(results: Results) -> str:
     return "\n".join(told) + "\n"
 
 
-def _cell(results: Results, line: Line, name: str) -> str:
+def cell(results: Results, line: Line, name: str) -> str:
     values = results.values(line, name)
     if not values:
         return ""
-    told = _spread(values)
+    told = spread(values)
     ours = results.values(line, "perdure")
     if name == "perdure" or not ours or line.unit in ("", "%", "/s"):
         return told
@@ -119,7 +122,7 @@ def _cell(results: Results, line: Line, name: str) -> str:
     return f"{told} [{_number(other / mine if line.is_low_good else mine / other)} ×]"
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     told = _number(statistics.median(values))
     return told if len(values) < 2 else f"{told} ({_number(min(values))}–{_number(max(values))})"
 

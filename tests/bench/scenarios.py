@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
-from bench import alone
+from bench import alone, keeping, waiting
 from bench.pgbench import pgbench
 from bench.side import Side, WorkOptions
 from bench.stage import Stage
@@ -28,6 +27,8 @@ class Scenario:
     measure: Callable[[Stage, Side], Figures]
     is_alone: bool = False
     """Whether only Perdure is asked."""
+    repetitions: int = 3
+    """No more than so many: some take minutes."""
 
 
 def drain(stage: Stage, side: Side, workflow: str, runs: int, steps: int) -> Figures:
@@ -80,35 +81,6 @@ def start(stage: Stage, side: Side) -> Figures:
     return figures
 
 
-def latency(stage: Stage, side: Side) -> Figures:
-    """Let one worker idle, and see what that costs; then start runs one after the other, each after the last's result."""
-    server, scale = stage.server, stage.scale
-    with stage.database(side) as dsn, stage.worker(side, dsn, WorkOptions(is_quick=True)) as worker:
-        worker.go()
-        _round_trips(stage, side, dsn, 2)
-        time.sleep(scale.idle_seconds)
-        began, seen = time.monotonic(), server.transactions(dsn)
-        cpu = server.cpu_ms() + worker.cpu_ms
-        time.sleep(scale.idle_seconds)
-        idle = time.monotonic() - began
-        transactions = (server.transactions(dsn) - seen) / idle
-        cpu = (server.cpu_ms() + worker.cpu_ms - cpu) / (idle * 1000)
-        taken = sorted(_round_trips(stage, side, dsn, scale.round_trips))
-    return {
-        "p50_ms": statistics.median(taken) * 1000,
-        "p99_ms": taken[min(len(taken) - 1, len(taken) * 99 // 100)] * 1000,
-        "idle_transactions": transactions,
-        "idle_cpu_percent": cpu * 100,
-    }
-
-
-def _round_trips(stage: Stage, side: Side, dsn: str, trips: int) -> list[float]:
-    warm_up = min(20, trips)
-    with stage.process(side, "round_trips", dsn=dsn, count=trips, warm_up=warm_up) as client:
-        taken: list[float] = client.answer(600)
-    return taken
-
-
 def recovery(stage: Stage, side: Side) -> Figures:
     """Kill a worker that holds runs after their first step; tell how long it takes until all have ended, and what ran twice."""
     held, effects = stage.scale.held, stage.server.home / "effects"
@@ -136,9 +108,13 @@ SCENARIOS = (
     Scenario("one_step", ("ins1(16)",), one_step),
     Scenario("ten_steps", ("ins1(16)",), ten_steps),
     Scenario("start", ("ins1(16)", "ins100(4)"), start),
-    Scenario("latency", ("ins1(1)",), latency),
+    Scenario("latency", ("ins1(1)",), waiting.latency),
+    Scenario("signal", ("ins1(1)",), waiting.signal, is_alone=True),
+    Scenario("handles", (), waiting.handles, is_alone=True, repetitions=1),
+    Scenario("notices", ("ins1(16)",), waiting.notices, is_alone=True),
     Scenario("recovery", (), recovery),
     Scenario("protocol", ("ins1(4)",), alone.protocol, is_alone=True),
-    Scenario("hold", ("ins1(4)",), alone.hold, is_alone=True),
-    Scenario("growth", ("ins1(4)",), alone.growth, is_alone=True),
+    Scenario("hold", ("ins1(4)",), alone.hold, is_alone=True, repetitions=2),
+    Scenario("growth", ("ins1(4)",), alone.growth, is_alone=True, repetitions=2),
+    Scenario("retention", ("ins1(4)",), keeping.retention, is_alone=True, repetitions=1),
 )

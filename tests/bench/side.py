@@ -6,6 +6,7 @@ in an environment that has none of them.
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -67,8 +68,16 @@ class Side(Protocol):
     def work(self, dsn: str, options: WorkOptions) -> None:
         """Run a worker as this process, until it is killed."""
 
-    def round_trips(self, dsn: str, count: int) -> list[float]:
-        """Start a run of `one` and wait for its result, one after the other; return how many seconds each took."""
+    def round_trips(self, dsn: str, count: int, pause: float) -> list[float]:
+        """Start a run of `one` and wait for its result, one after the other; return how many seconds each took.
+
+        Before each there is a pause, of 0.5 to 1.5 times so many seconds.
+        """
+
+
+def pauses(pause: float) -> float:
+    """Return a pause around that one, so that nobody falls into step with what polls."""
+    return pause * random.uniform(0.5, 1.5)
 
 
 def leave_effect(options: WorkOptions) -> None:
