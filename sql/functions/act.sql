@@ -49,6 +49,9 @@ begin
     raise exception 'reason must have 10,000 characters at most'
       using errcode = '22023', detail = format('It has %s.', length(_ask.reason));
   end if;
+  perform perdure._check_snapshot(array(
+    select u.run_id from unnest(_ask.run_ids) as u (run_id)
+    where not exists (select from perdure.dispatch as d where d.run_id = u.run_id)));
   return query
   with judged as materialized (
     select
@@ -98,7 +101,7 @@ end;
 $$;
 comment on function perdure._ask(uuid[], text, text, interval) is
 'Judge an act by what the caller sees and insert it where it is accepted.
-Raises 22023 for a negative grace or a reason beyond 10,000 characters.';
+Raises 22023 for a negative grace or a reason beyond 10,000 characters, 40001 where an older snapshot cannot tell.';
 
 create or replace function perdure._ask_one(run_id uuid, act text, reason text, grace interval)
 returns text
@@ -142,7 +145,7 @@ as $$
 begin
   case _raise_refused.error
     when 'PD001' then
-      perform perdure._check_snapshot();
+      perform perdure._check_snapshot(array[_raise_refused.run_id]);
       raise exception 'run "%" is not known', _raise_refused.run_id
         using errcode = 'PD001',  -- run_not_found
               hint = 'It may have been started in a transaction that is still open or was rolled back.';

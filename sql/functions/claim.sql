@@ -49,7 +49,7 @@ comment on function perdure._read_steps(uuid, integer, integer) is
 create or replace function perdure.read_steps(run_id uuid, after integer default 0, max_bytes integer default 262144)
 returns jsonb
 language plpgsql
-stable
+volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off
@@ -58,6 +58,9 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
+  -- held from here on, the table cannot be cut anew before it is read: a page without its steps would be the last
+  perform from perdure.step as s where s.run_id = read_steps.run_id limit 1;
+  perform perdure._check_snapshot(array[read_steps.run_id]);
   return (
     select r.steps from perdure._read_steps(read_steps.run_id, read_steps.after, read_steps.max_bytes) as r
   );
@@ -67,7 +70,7 @@ comment on function perdure.read_steps(uuid, integer, integer) is
 'Read a run''s checkpoints with an ordinal above after, up to about max_bytes, one at least.
 Returns an array of objects with ordinal, key, kind, name, fingerprint, attempt, saved_at, and result or error; from the
 start it begins with objects of kind attempt: failed tries of steps that have no checkpoint yet. Empty at the end.
-Locks nothing.';
+Raises 40001 where an older snapshot cannot tell. Locks nothing.';
 
 create or replace function perdure._lock_suspect(worker_id uuid, queues text[], workflows text[], now timestamptz)
 returns uuid

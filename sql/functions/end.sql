@@ -49,7 +49,7 @@ comment on function perdure._outcome(uuid, text, jsonb, jsonb) is 'Make the outc
 create or replace function perdure._reason_error(run_id uuid, status text)
 returns jsonb
 language plpgsql
-stable
+volatile  -- else it would read by a snapshot that is older than its locks
 as $$
 begin
   return (

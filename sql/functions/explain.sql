@@ -181,7 +181,7 @@ comment on function perdure._explain_unfinished(perdure.runs, timestamptz) is
 create or replace function perdure.explain(run_id uuid)
 returns setof text
 language plpgsql
-stable
+volatile  -- as run_results
 security definer
 set search_path = pg_catalog, pg_temp
 as $$

@@ -2,21 +2,38 @@
 -- one.
 -- Lock order: the key's row of run_key first of all; a rival with the same key waits for it, at most 5 s.
 
-create or replace function perdure._check_snapshot()
+create or replace function perdure._check_snapshot(run_ids uuid[])
 returns void
 language plpgsql
 volatile
 as $$
 begin
-  -- rows that were moved when a period was dropped are hidden from whoever had a snapshot before that
-  if current_setting('transaction_isolation') in ('repeatable read', 'serializable')
-    and current_setting('transaction_read_only') = 'off' then
-    perform from perdure.chore as c where c.name = 'dropped' for share;
+  if current_setting('transaction_isolation') not in ('repeatable read', 'serializable')
+    or not exists (
+      select from unnest(_check_snapshot.run_ids) as u (run_id)
+      where not exists (select from perdure.run as r where r.run_id = u.run_id)
+    ) then
+    return;
+  end if;
+  -- rows that were moved when the tables were cut anew are hidden from whoever had a snapshot before that; pg_inherits
+  -- tells how they were cut then, pg_partition_tree how they are cut now
+  if exists (
+    (select i.inhrelid from pg_inherits as i where i.inhparent = 'perdure.run'::regclass)
+    except
+    (select t.relid from pg_partition_tree('perdure.run') as t where t.level = 1)
+  ) or exists (
+    (select t.relid from pg_partition_tree('perdure.run') as t where t.level = 1)
+    except
+    (select i.inhrelid from pg_inherits as i where i.inhparent = 'perdure.run'::regclass)
+  ) then
+    raise exception 'could not serialize access: the tables of runs were cut anew since this transaction began'
+      using errcode = '40001', hint = 'Begin the transaction again.';
   end if;
 end;
 $$;
-comment on function perdure._check_snapshot() is
-'Refuse to call a run unknown that an older snapshot cannot see. Raises 40001 where a period was dropped since the snapshot.';
+comment on function perdure._check_snapshot(uuid[]) is
+'Refuse to call a run unknown that an older snapshot cannot see.
+Raises 40001 where one of them cannot be seen and the tables were cut anew since the snapshot.';
 
 create or replace function perdure._is_gone(run_id uuid)
 returns boolean
@@ -27,7 +44,7 @@ begin
   if exists (select from perdure.run as r where r.run_id = _is_gone.run_id) then
     return false;
   end if;
-  perform perdure._check_snapshot();
+  perform perdure._check_snapshot(array[_is_gone.run_id]);
   -- start_many takes its keys before it makes the runs: those are not gone, but to come
   return _is_gone.run_id < (select (c.detail ->> 'to')::uuid from perdure.chore as c where c.name = 'dropped');
 end;
@@ -132,21 +149,24 @@ create or replace function perdure.find_run(workflow text, key text)
 returns uuid
 language plpgsql
 stable
-parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+  v_key record;
 begin
-  return (
-    select k.run_id
-    from perdure.run_key as k
-    where k.workflow = find_run.workflow collate "C" and k.key = find_run.key collate "C"
-      and exists (select from perdure.run as r where r.run_id = k.run_id)
-  );
+  select k.run_id, exists (select from perdure.run as r where r.run_id = k.run_id) as is_there into v_key
+  from perdure.run_key as k
+  where k.workflow = find_run.workflow collate "C" and k.key = find_run.key collate "C";
+  -- the caller's statement may be older than the lock that it waited for, and the run have moved meanwhile
+  if v_key.is_there or not coalesce(perdure._is_gone(v_key.run_id), true) then
+    return v_key.run_id;
+  end if;
+  return null;
 end;
 $$;
 comment on function perdure.find_run(text, text) is
 'Find the run that a key of a workflow names.
-Returns its id, or null where no run has the key. Locks nothing.';
+Returns its id, or null where no run has the key. Raises 40001 where an older snapshot cannot tell. Locks nothing.';

@@ -134,6 +134,31 @@ comment on function perdure._stop_all(text[]) is
 'Lock the tables of a run, and their partitions whose names end so, against everybody until the transaction ends.
 Raises 55P03 where somebody is in the way for 50 ms.';
 
+create or replace function perdure._close(table_name text)
+returns void
+language plpgsql
+volatile
+as $$
+declare
+  v_role pg_catalog.name;
+begin
+  execute format('revoke all on table perdure.%I from public', _close.table_name);
+  execute format('revoke all on type perdure.%I from public', _close.table_name);
+  for v_role in  -- to whom the owner's default privileges give something
+    select distinct r.rolname
+    from pg_class as c
+    inner join pg_type as t on t.oid = c.reltype
+    cross join lateral (select x.grantee from aclexplode(c.relacl) as x union select x.grantee from aclexplode(t.typacl) as x) as a
+    inner join pg_roles as r on r.oid = a.grantee
+    where c.oid = format('perdure.%I', _close.table_name)::regclass and a.grantee <> c.relowner
+  loop
+    execute format('revoke all on table perdure.%I from %I', _close.table_name, v_role);
+    execute format('revoke all on type perdure.%I from %I', _close.table_name, v_role);
+  end loop;
+end;
+$$;
+comment on function perdure._close(text) is 'Take a table that was just made from all but its owner, as the install does with its own.';
+
 create or replace function perdure._make_parts(suffix text)
 returns void
 language plpgsql
@@ -153,6 +178,7 @@ begin
       v_table || _make_parts.suffix, v_table);
     execute format('comment on table perdure.%I is %L',
       v_table || _make_parts.suffix, format('Rows of %s of one period.', v_table));
+    perform perdure._close(v_table || _make_parts.suffix);
   end loop;
 end;
 $$;

@@ -3,8 +3,7 @@
 create or replace function perdure.run_results(run_ids uuid[])
 returns table (run_id uuid, status text, result jsonb, error jsonb, finished_at timestamptz)
 language plpgsql
-stable
-parallel safe
+volatile  -- each statement sees what was committed before its locks: a period may be dropped while it waits for them
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_hashjoin = off
@@ -18,16 +17,18 @@ begin
   from unnest(run_results.run_ids) as a (run_id)
   inner join perdure.run as r on r.run_id = a.run_id
   left join perdure.outcome as o on o.run_id = a.run_id;
+  perform perdure._check_snapshot(run_results.run_ids);
 end;
 $$;
 comment on function perdure.run_results(uuid[]) is
 'Read how runs ended, many at once.
-Returns one row per known run; status is null while it is unfinished. Unknown runs have no row. Locks nothing.';
+Returns one row per known run; status is null while it is unfinished. Unknown runs have no row.
+Raises 40001 where an older snapshot cannot tell. Locks nothing.';
 
 create or replace function perdure.result(run_id uuid)
 returns jsonb
 language plpgsql
-stable
+volatile  -- as run_results
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -76,26 +77,29 @@ Locks nothing.';
 create or replace function perdure.get_value(run_id uuid, name text)
 returns jsonb
 language plpgsql
-stable
-parallel safe
+volatile  -- as run_results
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+  v_value jsonb;
 begin
-  return (
-    select s.result
-    from perdure.step as s
-    where s.run_id = get_value.run_id and s.kind = 'value' and s.name = get_value.name collate "C"
-    order by s.ordinal desc
-    limit 1
-  );
+  select s.result into v_value
+  from perdure.step as s
+  where s.run_id = get_value.run_id and s.kind = 'value' and s.name = get_value.name collate "C"
+  order by s.ordinal desc
+  limit 1;
+  if not found then
+    perform perdure._check_snapshot(array[get_value.run_id]);
+  end if;
+  return v_value;
 end;
 $$;
 comment on function perdure.get_value(uuid, text) is
 'Read the latest value that a run published under a name with set_value.
-Returns null where it has not published any. Locks nothing.';
+Returns null where it has not published any. Raises 40001 where an older snapshot cannot tell. Locks nothing.';
 
 create or replace procedure perdure.await(
   run_id uuid,

@@ -145,6 +145,7 @@ as $$
 declare
   v_one record;
 begin
+  perform perdure._check_snapshot(retry_many.run_ids);
   for v_one in  -- sorted as start_many sorts its keys, so that those who name the same ones wait for each other only
     select a.run_id, coalesce(r.answer, 'unknown') as answer
     from (select distinct u.run_id from unnest(retry_many.run_ids) as u (run_id)) as a

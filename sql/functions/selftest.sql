@@ -7,7 +7,7 @@ returns table (
   violations bigint
 )
 language sql
-stable
+volatile  -- as run_results
 security definer
 set search_path = pg_catalog, pg_temp
 as $$

@@ -31,7 +31,7 @@ begin
   elsif exists (select from perdure.outcome as o where o.run_id = signal.run_id) then
     return 'finished';
   elsif not exists (select from perdure.run as r where r.run_id = signal.run_id) then
-    perform perdure._check_snapshot();
+    perform perdure._check_snapshot(array[signal.run_id]);
     return 'unknown';
   end if;
 

@@ -142,7 +142,7 @@ CREATE FUNCTION perdure._check_saves(saves jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._check_snapshot() RETURNS void
+CREATE FUNCTION perdure._check_snapshot(run_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -195,6 +195,10 @@ CREATE FUNCTION perdure._checkpoint(step perdure.step) RETURNS jsonb
 CREATE FUNCTION perdure._clock() RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
     SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure._close(table_name text) RETURNS void
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._cron_advice(every interval) RETURNS text
@@ -799,7 +803,7 @@ CREATE FUNCTION perdure._ready_at(waits jsonb) RETURNS timestamp with time zone
     AS $$…$$;
 
 CREATE FUNCTION perdure._reason_error(run_id uuid, status text) RETURNS jsonb
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._recall_heads(setting text, whose text, now timestamp with time zone) RETURNS jsonb
@@ -1007,7 +1011,7 @@ CREATE FUNCTION perdure.enable_cron(every interval DEFAULT '00:00:01'::interval,
     AS $$…$$;
 
 CREATE FUNCTION perdure.explain(run_id uuid) RETURNS SETOF text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -1032,14 +1036,14 @@ CREATE FUNCTION perdure.fail_steps(worker_id uuid, tries jsonb) RETURNS TABLE(ru
     AS $$…$$;
 
 CREATE FUNCTION perdure.find_run(workflow text, key text) RETURNS uuid
-    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$…$$;
 
 CREATE FUNCTION perdure.get_value(run_id uuid, name text) RETURNS jsonb
-    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -1092,7 +1096,7 @@ CREATE FUNCTION perdure.put_workflow(name text, queue text DEFAULT 'default'::te
     AS $$…$$;
 
 CREATE FUNCTION perdure.read_steps(run_id uuid, after integer DEFAULT 0, max_bytes integer DEFAULT 262144) RETURNS jsonb
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1132,7 +1136,7 @@ CREATE FUNCTION perdure.release_runs(worker_id uuid, releases jsonb) RETURNS TAB
     AS $$…$$;
 
 CREATE FUNCTION perdure.result(run_id uuid) RETURNS jsonb
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -1186,7 +1190,7 @@ CREATE FUNCTION perdure.rotate() RETURNS jsonb
     AS $$…$$;
 
 CREATE FUNCTION perdure.run_results(run_ids uuid[]) RETURNS TABLE(run_id uuid, status text, result jsonb, error jsonb, finished_at timestamp with time zone)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -1217,7 +1221,7 @@ CREATE FUNCTION perdure.save_transaction_step(worker_id uuid, save jsonb) RETURN
     AS $$…$$;
 
 CREATE FUNCTION perdure.selftest() RETURNS TABLE(invariant text, violations bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
 
@@ -2735,7 +2739,7 @@ REVOKE ALL ON FUNCTION perdure._check_payload(what text, payload jsonb) FROM PUB
 
 REVOKE ALL ON FUNCTION perdure._check_saves(saves jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._check_snapshot() FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._check_snapshot(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_span_setting(name text, value text) FROM PUBLIC;
 
@@ -2750,6 +2754,8 @@ REVOKE ALL ON FUNCTION perdure._check_waits(suspensions jsonb, keep boolean) FRO
 REVOKE ALL ON FUNCTION perdure._checkpoint(step perdure.step) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._clock() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._close(table_name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._cron_advice(every interval) FROM PUBLIC;
 

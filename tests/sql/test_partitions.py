@@ -460,3 +460,24 @@ def test_code_can_be_replaced_over_periods_made_since(weeks: Database, conn: Con
     weeks.clock.stop(now)
     assert turn(weeks, days=15)
     assert violations(weeks) == []
+
+
+def test_what_is_made_later_belongs_to_nobody_else_whatever_the_owner_gives_away_by_default(
+    weeks: Database, conn: Connection
+) -> None:
+    weeks.server.create_role("perdure_test_curious")
+    for objects in ("tables", "types"):
+        conn.execute(f"alter default privileges grant all on {objects} to public".encode())
+        conn.execute(f"alter default privileges grant all on {objects} to perdure_test_curious".encode())
+    assert turn(weeks, days=4) == ["made ahead"]
+    given = weeks.admin.execute(
+        "select c.relname, a.grantee::regrole from pg_class as c join pg_type as t on t.oid = c.reltype "
+        "cross join lateral (select * from aclexplode(c.relacl) union all "
+        "select * from aclexplode(coalesce(t.typacl, acldefault('T', t.typowner)))) as a "
+        "where c.relnamespace = 'perdure'::regnamespace and a.grantee <> c.relowner"
+    ).fetchall()
+    assert given == []
+    owners = weeks.admin.execute(
+        "select distinct relowner from pg_class where relnamespace = 'perdure'::regnamespace"
+    ).fetchall()
+    assert len(owners) == 1
