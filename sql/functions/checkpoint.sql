@@ -71,27 +71,29 @@ begin
   if v_count < cardinality(v_run_ids) then  -- runs that it names more than once
     select u.run_ids, u.claims into v_run_ids, v_claims from perdure._unmixed(v_run_ids, v_claims) as u;
   end if;
+  -- each by its id: by worker_id (no index serves "is not distinct from") all that the worker ever held would be read
+  -- where an old snapshot keeps it, and compared with each claim
   if _lock_runs.is_shared then
     select array_agg(l.run_id) into held
-    from (
+    from (select u.* from unnest(v_run_ids, v_claims) as u (run_id, claim) order by u.run_id) as c
+    cross join lateral (
       select d.run_id
-      from unnest(v_run_ids, v_claims) as c (run_id, claim)
-      inner join perdure.dispatch as d on d.run_id = c.run_id
-      where d.worker_id = _lock_runs.worker_id
+      from perdure.dispatch as d
+      where d.run_id = c.run_id
         and d.claim = c.claim
-      order by d.run_id
-      for key share of d skip locked
+        and d.worker_id is not distinct from _lock_runs.worker_id
+      for key share skip locked
     ) as l;
   else
     select array_agg(l.run_id) into held
-    from (
+    from (select u.* from unnest(v_run_ids, v_claims) as u (run_id, claim) order by u.run_id) as c
+    cross join lateral (
       select d.run_id
-      from unnest(v_run_ids, v_claims) as c (run_id, claim)
-      inner join perdure.dispatch as d on d.run_id = c.run_id
-      where d.worker_id = _lock_runs.worker_id
+      from perdure.dispatch as d
+      where d.run_id = c.run_id
         and d.claim = c.claim
-      order by d.run_id
-      for update of d skip locked
+        and d.worker_id is not distinct from _lock_runs.worker_id
+      for update skip locked
     ) as l;
   end if;
 
@@ -309,7 +311,7 @@ begin
   -- FOR SHARE, not KEY SHARE: in REPEATABLE READ the latter returns a row whose token was replaced
   perform from perdure.dispatch as d
   where d.run_id = v_run_id
-    and d.worker_id = save_transaction_step.worker_id
+    and d.worker_id is not distinct from save_transaction_step.worker_id
     and d.claim = (save_transaction_step.save ->> 'claim')::uuid
   for share;
   if not found then

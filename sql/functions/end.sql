@@ -196,8 +196,9 @@ begin
       r.run_id, r.pause_reason is not null as is_paused,
       v_now + (row_number() over () - 1) * interval '1 microsecond' as ready_at
     from jsonb_to_recordset(release_runs.releases) as r (run_id uuid, pause_reason text)
+    where r.run_id = any(v_lock.held)
   ) as a
-  where d.run_id = a.run_id and d.run_id = any(v_lock.held);
+  where d.run_id = a.run_id;
 
   return query
   select a.run_id, coalesce(v_lock.others ->> a.run_id::text, 'done')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from uuid import UUID
@@ -194,13 +195,14 @@ def test_heads_that_were_kept_are_taken_back_with_the_transaction(database: Data
 
 def pages(conn: Connection, statement: str) -> int:
     """How many pages a call touches, its statements' included: the least of five, as the first ones also read catalogs."""
-    touched = []
-    for _ in range(5):
-        row = conn.execute(f"explain (analyze, buffers, format json) {statement}".encode()).fetchone()
-        assert row is not None
-        plan = row[0][0]["Plan"]
-        touched.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
-    return min(touched)
+    return min(pages_once(conn, statement) for _ in range(5))
+
+
+def pages_once(conn: Connection, statement: str) -> int:
+    row = conn.execute(f"explain (analyze, buffers, format json) {statement}".encode()).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 @pytest.mark.slow
@@ -220,9 +222,17 @@ def test_a_claim_touches_few_pages_however_much_was_done_under_an_old_snapshot(
     else:
         held_open.execute("insert into public.mine values (1)")
     late = start(held_open)
+    touched: dict[str, list[int]] = {"save": [], "end": []}
     for _ in range(2):
         conn.execute("select count(*) from perdure.start_many('order', array_fill('{}'::jsonb, array[10000]))")
         assert conn.execute(COMPLETE, {"worker": worker.worker_id}).fetchone() == (10000,)
+    call(conn, "start_many", workflow="order", inputs=["{}"] * 10)
+    for held in worker.claim(6)[:5]:
+        saves = f"""'[{json.dumps(held.named(**held.save("reserve")))}]'"""
+        ends = f"""'[{json.dumps(held.named(result=1))}]'"""
+        touched["save"].append(pages_once(conn, f"select * from perdure.save_steps('{worker.worker_id}', {saves})"))
+        touched["end"].append(pages_once(conn, f"select * from perdure.complete_runs('{worker.worker_id}', {ends})"))
+    assert min(touched["save"]) <= 60 and min(touched["end"]) <= 60, touched
     told = start(conn)
     call(conn, "start_many", workflow="order", inputs=["{}"] * 10)
     for _ in range(400):

@@ -203,6 +203,45 @@ def test_a_hot_function_reads_by_index_behind_a_long_queue_analysed(crowded: Dat
     read_by_index(crowded)
 
 
+def compared_in_vain(database: Database, size: int) -> list[str]:
+    """Where a batch is worked on by comparing many rows for one that fits."""
+    watched = Watched(database)
+    worker = Worker(database, conn=watched.conn, queues=["batch"])
+    call(watched.conn, "start_many", workflow="order", inputs=["{}"] * 2 * size, queue="batch")
+    for end in ("complete_runs", "release_runs"):
+        with watched.watch("claim_runs"):
+            held = worker.claim(size)
+        with watched.watch("save_steps"):
+            worker.call("save_steps", saves=[each.named(**each.save("reserve")) for each in held])
+        with watched.watch(end):
+            batch = {"complete_runs": "ends", "release_runs": "releases"}[end]
+            answers = worker.call(end, **{batch: [each.named() for each in held]})
+        assert [row["answer"] for row in answers] == ["done"] * size
+    return [
+        f"{name}: {text(plan)}"
+        for name, plans in watched.plans.items()
+        for plan in plans
+        for node in nodes(plan["Plan"])
+        if node["Actual Loops"] * max(node.get(f"Rows Removed by {by}", 0) for by in ("Filter", "Join Filter")) > size
+    ]
+
+
+def test_a_batch_is_worked_on_run_by_run_on_a_new_database(database: Database, conn: Connection) -> None:
+    assert_none(compared_in_vain(database, 50), "compares all with all")
+
+
+def test_a_batch_is_worked_on_run_by_run_where_nothing_was_queued_when_analysed(
+    database: Database, conn: Connection
+) -> None:
+    database.admin.execute("vacuum analyze perdure.dispatch")
+    assert_none(compared_in_vain(database, 50), "compares all with all")
+
+
+@pytest.mark.slow
+def test_a_batch_is_worked_on_run_by_run_behind_a_long_queue(crowded: Database) -> None:
+    assert_none(compared_in_vain(crowded, 50), "compares all with all")
+
+
 def compiled(database: Database) -> list[str]:
     """What is compiled before it is executed: it takes a hundred times as long as the execution."""
     watched = Watched(database)
