@@ -217,12 +217,27 @@ as $$
 declare
   v_orphans pg_catalog.uuid[];
 begin
-  -- first the candidates, in any order: in that of run_id the planner would read every unfinished run
-  with orphan as materialized (
+  -- Between the ids of those who are there: what they ever held is many entries under an old snapshot. And first the
+  -- candidates, in any order: in that of run_id the planner would read every unfinished run.
+  with gap as materialized (
+    select
+      w.worker_id as above,
+      lead(w.worker_id, 1, 'ffffffff-ffff-ffff-ffff-ffffffffffff') over (order by w.worker_id) as below
+    from (
+      select '00000000-0000-0000-0000-000000000000'::pg_catalog.uuid as worker_id
+      union all
+      select k.worker_id from perdure.worker as k
+    ) as w
+  ),
+  orphan as materialized (
     select o.run_id, o.worker_id
-    from perdure.dispatch as o
-    where o.worker_id is not null
-      and not exists (select from perdure.worker as w where w.worker_id = o.worker_id)
+    from gap as g
+    cross join lateral (
+      select h.run_id, h.worker_id
+      from perdure.dispatch as h
+      where h.worker_id > g.above and h.worker_id < g.below
+      limit 10000
+    ) as o
     limit 10000
   )
   select array_agg(l.run_id) into v_orphans

@@ -207,7 +207,7 @@ def pages_once(conn: Connection, statement: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("holder", ["reads", "writes"])
-def test_a_claim_touches_few_pages_however_much_was_done_under_an_old_snapshot(
+def test_the_engine_touches_few_pages_however_much_was_done_under_an_old_snapshot(
     own_server: PostgresServer, holder: str
 ) -> None:
     database = own_server.installed_database()
@@ -241,6 +241,7 @@ def test_a_claim_touches_few_pages_however_much_was_done_under_an_old_snapshot(
     claim = f"select * from perdure.claim_runs('{worker.worker_id}')"
     assert pages(conn, claim) <= 60
     assert pages(conn, "select * from perdure.drain()") <= 10
+    assert pages(conn, "select perdure.tick()") <= 80
     assert kept(conn, LANES) and kept(conn, WAKES)
 
     held_open.commit()

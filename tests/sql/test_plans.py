@@ -25,7 +25,6 @@ CATALOG = {"pg_database", "pg_db_role_setting"}
 # Read as a whole, by design: (table, index) -> why.
 WHOLE = {
     ("wake", "wake_drain_idx"): "the oldest wakes, up to a limit: there are no others to skip",
-    ("dispatch", "dispatch_worker_idx"): "what any worker holds, to find what a dead one held",
     ("dispatch", "dispatch_predecessor_idx"): "what waits for another run to end",
 }
 
