@@ -27,6 +27,8 @@ class Scale:
     """Results that one process waits for."""
     held: int
     """Runs in mid-air when the worker is killed."""
+    up_seconds: float
+    """How old the database is when its worker begins."""
     protocol: int
     """Runs that the protocol alone drains."""
     hold_seconds: int
@@ -51,6 +53,7 @@ FULL = Scale(
     idle_seconds=5,
     handles=10_000,
     held=500,
+    up_seconds=6,
     protocol=100_000,
     hold_seconds=60,
     backlogs=(1_000, 10_000, 100_000, 1_000_000),
@@ -71,6 +74,7 @@ QUICK = Scale(
     idle_seconds=3,
     handles=10_000,
     held=500,
+    up_seconds=6,
     protocol=40_000,
     hold_seconds=18,
     backlogs=(1_000, 10_000, 100_000),
@@ -91,6 +95,7 @@ MINIATURE = Scale(
     idle_seconds=0.5,
     handles=200,
     held=20,
+    up_seconds=0,
     protocol=800,
     hold_seconds=1,
     backlogs=(100,),

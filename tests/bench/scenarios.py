@@ -92,6 +92,7 @@ def recovery(stage: Stage, side: Side) -> Figures:
         stage.fill(conn, side, "held", held)
         first = stack.enter_context(stage.worker(side, dsn, options))
         second = stack.enter_context(stage.worker(side, dsn, replace(options, hangs=False)))
+        time.sleep(stage.scale.up_seconds)  # a database of this moment declares nobody dead for a while
         first.go()
         stage.until_saved(conn, side, held, [first])
         if side.is_standing_by:

@@ -3,6 +3,7 @@
 Invariants: a tick is one call and decides nothing here; any number of workers and pg_cron may do it
 at once. That it fails is no reason to stop: the next one does what it left. What is tidied up between ticks can wait where
 nothing goes on: a worker that holds no run does only the tick itself, one transaction instead of several, nine times in ten.
+Such a tick tells what it did, if anything: what it made ready is claimed at once.
 """
 
 from __future__ import annotations
@@ -26,10 +27,16 @@ class Ticker(threading.Thread):
     """Tick until stopped."""
 
     def __init__(
-        self, connector: Connector, schema: Schema, runs_held: Callable[[], int], interval: float = 1.0
+        self,
+        connector: Connector,
+        schema: Schema,
+        runs_held: Callable[[], int],
+        made_ready: Callable[[], None],
+        interval: float = 1.0,
     ) -> None:
         super().__init__(name="perdure tick", daemon=True)
         self._runs_held = runs_held
+        self._made_ready = made_ready
         self._short = 0
         self._connector = connector
         self._schema = schema
@@ -52,8 +59,10 @@ class Ticker(threading.Thread):
                     self._is_direct = is_direct(conn)
                     if self._is_direct:  # READ COMMITTED whatever the role's default is; run_ticks sets it itself
                         conn.execute(_sql.SESSION_READ_COMMITTED)
-                conn.execute(self._schema(self._round()))
+                cursor = conn.execute(self._schema(self._round()))
                 complaints.reset()
+                if cursor.description is not None and _did_something(cursor.fetchone()):
+                    self._made_ready()
             except psycopg.Error as error:  # noqa: PERF203
                 complaints.tell("a tick failed", error)
                 if conn is not None and isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
@@ -64,3 +73,7 @@ class Ticker(threading.Thread):
     def _round(self) -> LiteralString:
         self._short = self._short + 1 if self._is_direct and not self._runs_held() else 0
         return _sql.TICK if self._short % _SHORT_ROUNDS else _sql.RUN_TICKS
+
+
+def _did_something(row: tuple[dict[str, Any]] | None) -> bool:
+    return row is not None and "held" not in row[0] and any(row[0].values())

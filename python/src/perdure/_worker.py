@@ -101,7 +101,7 @@ class Worker:
         registration = Registration(self.name, options.version, options.queues, list(registry), options.lease)
         interval = min(INTERVAL, options.lease.total_seconds() / 3)
         self._beat = Beat(self._connector, schema, registration, _FromThread(self), interval)
-        self._ticker = Ticker(self._connector, schema, self.count)
+        self._ticker = Ticker(self._connector, schema, self.count, _FromThread(self).made_ready)
 
     # Its life
 
@@ -314,7 +314,7 @@ class Worker:
 
 
 class _FromThread:
-    """What the beat's thread sees of the worker: everything is passed on to the loop."""
+    """What the threads of the beat and the ticks see of the worker: everything is passed on to the loop."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -334,6 +334,9 @@ class _FromThread:
 
     def refused(self, error: Exception) -> None:
         self._pass_on(self._worker.refused, error)
+
+    def made_ready(self) -> None:
+        self._pass_on(self._worker._flusher.wake)  # noqa: SLF001
 
     def _pass_on(self, fn: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
