@@ -45,13 +45,13 @@ comment on column perdure.run.predecessor_id is
 comment on column perdure.run.created_at is 'When the run was started.';
 comment on column perdure.run.created_by is 'Role that started the run.';
 
-create index run_lookup_idx on perdure.run (key)
+create index run_lookup_idx on perdure.run (key, run_id)
 where key is not null;
-comment on index perdure.run_lookup_idx is 'runs: by key, all runs that ever had it.';
+comment on index perdure.run_lookup_idx is 'runs: by key, all runs that ever had it, the latest first.';
 
 create table perdure.outcome (
   run_id uuid not null,
-  status text not null,
+  status text collate "C" not null,
   result jsonb,
   error jsonb,
   begun_at timestamptz,
@@ -75,6 +75,11 @@ comment on column perdure.outcome.begun_at is 'When the run was claimed first; n
 comment on column perdure.outcome.finished_at is 'When the run ended.';
 comment on column perdure.outcome.claim is
 'Claim that ended the run, so that the same call after a lost answer gets the same answer.';
+
+create index outcome_bad_idx on perdure.outcome (status, run_id, finished_at)
+where status <> 'completed';
+comment on index perdure.outcome_bad_idx is
+'runs: by a state in which runs end, the latest first, of a time; those that complete have no entry.';
 
 create table perdure.run_key (
   workflow text collate "C" not null,

@@ -51,40 +51,44 @@ comment on column perdure._unfinished.recoveries is 'Deaths of its workers in a 
 comment on column perdure._unfinished.is_paused is 'Whether nobody may take it.';
 comment on column perdure._unfinished.predecessor_id is 'Run that has to end first.';
 
+-- Two ways to read it. By run, the latest first, each with its one row of dispatch or outcome: it is an outer join, and
+-- begins with run. By state, or what else run does not know: it is an inner join then, and begins with dispatch and
+-- outcome; each is an arm of one table, so that it is read by its indexes, and not at all where a constant or a check
+-- says that nothing of the kind is there.
 create or replace view perdure.runs as
 select
   r.run_id,
   r.workflow,
   r.key,
-  coalesce(o.status, u.state) as state,
+  s.state,
   r.queue,
   r.priority,
   r.tags,
   r.created_at,
   r.created_by,
   r.start_at,
-  case when u.worker_id is null then nullif(u.ready_at, 'infinity') end as ready_at,
-  case when u.cancel is null then coalesce(u.ends_at, r.deadline) end as deadline,
-  u.cancel,
-  case when u.cancel is not null then u.ends_at end as grace_ends_at,
-  u.worker_id,
+  case when s.worker_id is null then nullif(s.ready_at, 'infinity') end as ready_at,
+  case when s.cancel is null then coalesce(s.ends_at, r.deadline) end as deadline,
+  s.cancel,
+  case when s.cancel is not null then s.ends_at end as grace_ends_at,
+  s.worker_id,
   w.name as worker,
-  u.claimed_at,
-  coalesce(u.recoveries, 0) as recoveries,
+  s.claimed_at,
+  coalesce(s.recoveries, 0) as recoveries,
   r.max_recoveries,
-  coalesce(u.is_paused, false) as is_paused,
+  coalesce(s.is_paused, false) as is_paused,
   case
-    when u.is_paused then (
+    when s.is_paused then (
       select a.reason
       from perdure.act as a
-      where a.run_id = u.run_id and a.act = 'pause' and a.answer = 'accepted'
+      where a.run_id = r.run_id and a.act = 'pause' and a.answer = 'accepted'
       order by a.applied_at desc, a.act_id desc
       limit 1
     )
   end as pause_reason,
-  u.predecessor_id,
+  s.predecessor_id,
   case
-    when o.run_id is not null then o.error ->> 'message'
+    when s.finished_at is not null then s.error ->> 'message'
     else (
       select t.error ->> 'message'
       from perdure.step_attempt as t
@@ -93,23 +97,58 @@ select
       limit 1
     )
   end as last_error,
-  o.finished_at,
+  s.finished_at,
   greatest(
-    coalesce(o.finished_at, (select perdure._clock()))
+    coalesce(s.finished_at, (select perdure._clock()))
     - greatest(r.created_at, case when isfinite(r.start_at) then r.start_at end),
     interval '0'
   ) as duration,
   r.input,
-  o.result,
-  o.error,
+  s.result,
+  s.error,
   r.headers
 from perdure.run as r
-left join perdure.outcome as o on r.run_id = o.run_id
-left join perdure._unfinished as u on r.run_id = u.run_id
-left join perdure.worker as w on u.worker_id = w.worker_id;
+left join ( -- a common table expression would be read as a whole  -- noqa: ST05
+  select
+    u.run_id,
+    u.state,
+    u.ready_at,
+    u.ends_at,
+    u.worker_id,
+    u.claimed_at,
+    u.cancel,
+    u.recoveries,
+    u.is_paused,
+    u.predecessor_id,
+    null::timestamptz as finished_at,
+    null::jsonb as result,
+    null::jsonb as error
+  from perdure._unfinished as u
+  union all
+  select
+    o.run_id,
+    o.status,
+    null,
+    null,
+    null,
+    null,
+    null,
+    0,
+    false,
+    null,
+    o.finished_at,
+    o.result,
+    o.error
+  from perdure.outcome as o
+) as s on r.run_id = s.run_id
+left join perdure.worker as w on s.worker_id = w.worker_id;
 
 comment on view perdure.runs is
-'All runs, unfinished and ended. Newest first: order by run_id desc, which is the order of time.';
+'All runs, unfinished and ended. Newest first: order by run_id desc, which is the order of time; the next page: and
+run_id < the last one. By run_id, key, or a state in which runs end badly: by index. Add finished_at is not null to a state
+in which runs end, finished_at is null to another, worker_id is not null to running: then no more is read than there are of
+those. Any other question (workflow, queue, tags, created_at) looks at run after run until it has enough: where few are
+wanted among millions, bound it by time: and run_id > a run of that time.';
 comment on column perdure.runs.run_id is 'The run: a UUIDv7, so ordered by the time of its start.';
 comment on column perdure.runs.workflow is 'Workflow that it executes.';
 comment on column perdure.runs.key is 'Idempotency key that it was started with; null without one.';

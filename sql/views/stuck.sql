@@ -15,10 +15,9 @@ from (
     u.workflow,
     u.queue,
     u.state,
-    case
-      when u.state = 'paused' then 'paused'
-      when u.state = 'running' and coalesce(w.is_alive, false) then null
-      when u.state = 'running' then 'worker_is_silent'
+    case  -- not by state, which takes longer to find out and is no different here
+      when u.worker_id is not null then case when not coalesce(w.is_alive, false) then 'worker_is_silent' end
+      when u.is_paused then 'paused'
       when u.ready_at > (select perdure._clock()) then null
       when exists (select from perdure.holds) then 'held'
       when q.queue is null then 'no_worker_takes_the_queue'
@@ -28,13 +27,13 @@ from (
       else 'ready_for_long'
     end as reason,
     case
-      when u.state = 'paused'
+      when u.worker_id is not null then coalesce(w.beat_at, u.claimed_at)
+      when u.is_paused
         then (
           select max(a.applied_at)
           from perdure.act as a
           where a.run_id = u.run_id and a.act = 'pause' and a.answer = 'accepted'
         )
-      when u.state = 'running' then coalesce(w.beat_at, u.claimed_at)
       else u.ready_at
     end as since
   from perdure._unfinished as u

@@ -275,7 +275,7 @@ CREATE FUNCTION perdure._end_overdue(run_ids uuid[], now timestamp with time zon
 
 CREATE TABLE perdure.outcome (
     run_id uuid NOT NULL,
-    status text NOT NULL,
+    status text NOT NULL COLLATE pg_catalog."C",
     result jsonb,
     error jsonb,
     begun_at timestamp with time zone,
@@ -402,7 +402,7 @@ CREATE VIEW perdure.runs AS
  SELECT r.run_id,
     r.workflow,
     r.key,
-    COALESCE(o.status, u.state) AS state,
+    s.state,
     r.queue,
     r.priority,
     r.tags,
@@ -410,55 +410,82 @@ CREATE VIEW perdure.runs AS
     r.created_by,
     r.start_at,
         CASE
-            WHEN (u.worker_id IS NULL) THEN NULLIF(u.ready_at, 'infinity'::timestamp with time zone)
+            WHEN (s.worker_id IS NULL) THEN NULLIF(s.ready_at, 'infinity'::timestamp with time zone)
             ELSE NULL::timestamp with time zone
         END AS ready_at,
         CASE
-            WHEN (u.cancel IS NULL) THEN COALESCE(u.ends_at, r.deadline)
+            WHEN (s.cancel IS NULL) THEN COALESCE(s.ends_at, r.deadline)
             ELSE NULL::timestamp with time zone
         END AS deadline,
-    u.cancel,
+    s.cancel,
         CASE
-            WHEN (u.cancel IS NOT NULL) THEN u.ends_at
+            WHEN (s.cancel IS NOT NULL) THEN s.ends_at
             ELSE NULL::timestamp with time zone
         END AS grace_ends_at,
-    u.worker_id,
+    s.worker_id,
     w.name AS worker,
-    u.claimed_at,
-    COALESCE(u.recoveries, 0) AS recoveries,
+    s.claimed_at,
+    COALESCE(s.recoveries, 0) AS recoveries,
     r.max_recoveries,
-    COALESCE(u.is_paused, false) AS is_paused,
+    COALESCE(s.is_paused, false) AS is_paused,
         CASE
-            WHEN u.is_paused THEN ( SELECT a.reason
+            WHEN s.is_paused THEN ( SELECT a.reason
                FROM perdure.act a
-              WHERE ((a.run_id = u.run_id) AND (a.act = 'pause'::text) AND (a.answer = 'accepted'::text))
+              WHERE ((a.run_id = r.run_id) AND (a.act = 'pause'::text) AND (a.answer = 'accepted'::text))
               ORDER BY a.applied_at DESC, a.act_id DESC
              LIMIT 1)
             ELSE NULL::text
         END AS pause_reason,
-    u.predecessor_id,
+    s.predecessor_id,
         CASE
-            WHEN (o.run_id IS NOT NULL) THEN (o.error ->> 'message'::text)
+            WHEN (s.finished_at IS NOT NULL) THEN (s.error ->> 'message'::text)
             ELSE ( SELECT (t.error ->> 'message'::text)
                FROM perdure.step_attempt t
               WHERE (t.run_id = r.run_id)
               ORDER BY t.failed_at DESC
              LIMIT 1)
         END AS last_error,
-    o.finished_at,
-    GREATEST((COALESCE(o.finished_at, ( SELECT perdure._clock() AS _clock)) - GREATEST(r.created_at,
+    s.finished_at,
+    GREATEST((COALESCE(s.finished_at, ( SELECT perdure._clock() AS _clock)) - GREATEST(r.created_at,
         CASE
             WHEN isfinite(r.start_at) THEN r.start_at
             ELSE NULL::timestamp with time zone
         END)), '00:00:00'::interval) AS duration,
     r.input,
-    o.result,
-    o.error,
+    s.result,
+    s.error,
     r.headers
-   FROM (((perdure.run r
-     LEFT JOIN perdure.outcome o ON ((r.run_id = o.run_id)))
-     LEFT JOIN perdure._unfinished u ON ((r.run_id = u.run_id)))
-     LEFT JOIN perdure.worker w ON ((u.worker_id = w.worker_id)));
+   FROM ((perdure.run r
+     LEFT JOIN ( SELECT u.run_id,
+            u.state,
+            u.ready_at,
+            u.ends_at,
+            u.worker_id,
+            u.claimed_at,
+            u.cancel,
+            u.recoveries,
+            u.is_paused,
+            u.predecessor_id,
+            NULL::timestamp with time zone AS finished_at,
+            NULL::jsonb AS result,
+            NULL::jsonb AS error
+           FROM perdure._unfinished u
+        UNION ALL
+         SELECT o.run_id,
+            o.status,
+            NULL::timestamp with time zone,
+            NULL::timestamp with time zone,
+            NULL::uuid,
+            NULL::timestamp with time zone,
+            NULL::text,
+            0,
+            false,
+            NULL::uuid,
+            o.finished_at,
+            o.result,
+            o.error
+           FROM perdure.outcome o) s ON ((r.run_id = s.run_id)))
+     LEFT JOIN perdure.worker w ON ((s.worker_id = w.worker_id)));
 
 CREATE FUNCTION perdure._explain_cancel(run perdure.runs, now timestamp with time zone) RETURNS SETOF text
     LANGUAGE plpgsql STABLE
@@ -1646,9 +1673,12 @@ CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
             u.queue,
             u.state,
                 CASE
-                    WHEN (u.state = 'paused'::text) THEN 'paused'::text
-                    WHEN ((u.state = 'running'::text) AND COALESCE(w.is_alive, false)) THEN NULL::text
-                    WHEN (u.state = 'running'::text) THEN 'worker_is_silent'::text
+                    WHEN (u.worker_id IS NOT NULL) THEN
+                    CASE
+                        WHEN (NOT COALESCE(w.is_alive, false)) THEN 'worker_is_silent'::text
+                        ELSE NULL::text
+                    END
+                    WHEN u.is_paused THEN 'paused'::text
                     WHEN (u.ready_at > ( SELECT perdure._clock() AS _clock)) THEN NULL::text
                     WHEN (EXISTS ( SELECT
                        FROM perdure.holds)) THEN 'held'::text
@@ -1659,10 +1689,10 @@ CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
                     ELSE 'ready_for_long'::text
                 END AS reason,
                 CASE
-                    WHEN (u.state = 'paused'::text) THEN ( SELECT max(a.applied_at) AS max
+                    WHEN (u.worker_id IS NOT NULL) THEN COALESCE(w.beat_at, u.claimed_at)
+                    WHEN u.is_paused THEN ( SELECT max(a.applied_at) AS max
                        FROM perdure.act a
                       WHERE ((a.run_id = u.run_id) AND (a.act = 'pause'::text) AND (a.answer = 'accepted'::text)))
-                    WHEN (u.state = 'running'::text) THEN COALESCE(w.beat_at, u.claimed_at)
                     ELSE u.ready_at
                 END AS since
            FROM (((perdure._unfinished u
@@ -1803,7 +1833,7 @@ UNION ALL
 
 CREATE TABLE perdure.outcome_<period> (
     run_id uuid NOT NULL,
-    status text NOT NULL,
+    status text NOT NULL COLLATE pg_catalog."C",
     result jsonb,
     error jsonb,
     begun_at timestamp with time zone,
@@ -1816,7 +1846,7 @@ CREATE TABLE perdure.outcome_<period> (
 
 CREATE TABLE perdure.outcome_<period> (
     run_id uuid NOT NULL,
-    status text NOT NULL,
+    status text NOT NULL COLLATE pg_catalog."C",
     result jsonb,
     error jsonb,
     begun_at timestamp with time zone,
@@ -1829,7 +1859,7 @@ CREATE TABLE perdure.outcome_<period> (
 
 CREATE TABLE perdure.outcome_old (
     run_id uuid NOT NULL,
-    status text NOT NULL,
+    status text NOT NULL COLLATE pg_catalog."C",
     result jsonb,
     error jsonb,
     begun_at timestamp with time zone,
@@ -2603,13 +2633,21 @@ CREATE INDEX dispatch_suspect_idx ON perdure.dispatch USING btree (queue, ready_
 
 CREATE INDEX dispatch_worker_idx ON perdure.dispatch USING btree (worker_id) WHERE (worker_id IS NOT NULL);
 
-CREATE INDEX run_lookup_idx ON ONLY perdure.run USING btree (key) WHERE (key IS NOT NULL);
+CREATE INDEX outcome_bad_idx ON ONLY perdure.outcome USING btree (status, run_id, finished_at) WHERE (status <> 'completed'::text);
 
-CREATE INDEX run_<period>_key_idx ON perdure.run_<period> USING btree (key) WHERE (key IS NOT NULL);
+CREATE INDEX outcome_<period>_status_run_id_finished_at_idx ON perdure.outcome_<period> USING btree (status, run_id, finished_at) WHERE (status <> 'completed'::text);
 
-CREATE INDEX run_<period>_key_idx ON perdure.run_<period> USING btree (key) WHERE (key IS NOT NULL);
+CREATE INDEX outcome_<period>_status_run_id_finished_at_idx ON perdure.outcome_<period> USING btree (status, run_id, finished_at) WHERE (status <> 'completed'::text);
 
-CREATE INDEX run_old_key_idx ON perdure.run_old USING btree (key) WHERE (key IS NOT NULL);
+CREATE INDEX outcome_old_status_run_id_finished_at_idx ON perdure.outcome_old USING btree (status, run_id, finished_at) WHERE (status <> 'completed'::text);
+
+CREATE INDEX run_lookup_idx ON ONLY perdure.run USING btree (key, run_id) WHERE (key IS NOT NULL);
+
+CREATE INDEX run_<period>_key_run_id_idx ON perdure.run_<period> USING btree (key, run_id) WHERE (key IS NOT NULL);
+
+CREATE INDEX run_<period>_key_run_id_idx ON perdure.run_<period> USING btree (key, run_id) WHERE (key IS NOT NULL);
+
+CREATE INDEX run_old_key_run_id_idx ON perdure.run_old USING btree (key, run_id) WHERE (key IS NOT NULL);
 
 CREATE UNIQUE INDEX step_consumed_idx ON ONLY perdure.step USING btree (run_id, signal_id) WHERE (signal_id IS NOT NULL);
 
@@ -2637,19 +2675,25 @@ ALTER INDEX perdure.act_pending_idx ATTACH PARTITION perdure.act_old_run_id_aske
 
 ALTER INDEX perdure.outcome_pkey ATTACH PARTITION perdure.outcome_<period>_pkey;
 
+ALTER INDEX perdure.outcome_bad_idx ATTACH PARTITION perdure.outcome_<period>_status_run_id_finished_at_idx;
+
 ALTER INDEX perdure.outcome_pkey ATTACH PARTITION perdure.outcome_<period>_pkey;
+
+ALTER INDEX perdure.outcome_bad_idx ATTACH PARTITION perdure.outcome_<period>_status_run_id_finished_at_idx;
 
 ALTER INDEX perdure.outcome_pkey ATTACH PARTITION perdure.outcome_old_pkey;
 
-ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_<period>_key_idx;
+ALTER INDEX perdure.outcome_bad_idx ATTACH PARTITION perdure.outcome_old_status_run_id_finished_at_idx;
+
+ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_<period>_key_run_id_idx;
 
 ALTER INDEX perdure.run_pkey ATTACH PARTITION perdure.run_<period>_pkey;
 
-ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_<period>_key_idx;
+ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_<period>_key_run_id_idx;
 
 ALTER INDEX perdure.run_pkey ATTACH PARTITION perdure.run_<period>_pkey;
 
-ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_old_key_idx;
+ALTER INDEX perdure.run_lookup_idx ATTACH PARTITION perdure.run_old_key_run_id_idx;
 
 ALTER INDEX perdure.run_pkey ATTACH PARTITION perdure.run_old_pkey;
 

@@ -289,7 +289,7 @@ def test_a_common_question_to_the_views_is_answered_by_index(crowded: Database) 
         "select * from perdure.runs where workflow = 'order' and key = 'o-2'": 60,
         "select * from perdure.runs where key = 'o-2'": 60,
         "select * from perdure.runs order by run_id desc limit 20": 400,
-        "select * from perdure.runs where state = 'completed' order by run_id desc limit 20": 1200,
+        "select * from perdure.runs where state = 'completed' and finished_at is not null order by run_id desc limit 20": 1200,
         "select * from perdure.steps where run_id = %(run_id)s order by ordinal": 40,
         "select * from perdure.signals where run_id = %(run_id)s": 40,
         "select * from perdure.waits where run_id = %(run_id)s": 40,
