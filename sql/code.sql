@@ -32,6 +32,7 @@
 \ir functions/tick.sql
 \ir functions/period.sql
 \ir functions/retention.sql
+\ir functions/rewrite.sql
 \ir functions/rotate.sql
 \ir functions/hold.sql
 \ir functions/cron.sql

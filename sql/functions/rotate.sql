@@ -2,58 +2,87 @@
 -- themselves, so its transaction must end with it: run_ticks sees to that.
 -- Lock order: chore without waiting, then as period.sql and retention.sql say.
 
+create or replace function perdure._take_over(suffix text, begins uuid, ends uuid, now timestamptz)
+returns text
+language plpgsql
+volatile
+as $$
+declare
+  v_seen pg_catalog.jsonb;
+  v_needed pg_catalog.uuid[];
+  v_kept pg_catalog.uuid[];
+  v_did pg_catalog.text;
+begin
+  v_did := perdure._guard_old(_take_over.ends);
+  if v_did is not null then
+    return v_did;
+  elsif perdure._is_in_use(array['_old', _take_over.suffix]) then
+    return 'busy';
+  end if;
+
+  v_seen := perdure._what_was_seen(_take_over.begins, _take_over.ends);
+  -- the unfinished first: one that ends meanwhile is among them or among the ended
+  v_needed := perdure._needed(_take_over.begins, _take_over.ends, 3001);
+  perform set_config('enable_seqscan', 'on', true);  -- these two read the whole period
+  v_kept := v_needed
+    || perdure._unexpired(_take_over.begins, _take_over.ends, _take_over.now, 3001 - least(cardinality(v_needed), 3000))
+    || perdure._needed_predecessors(_take_over.begins, _take_over.ends, 3001);
+  perform set_config('enable_seqscan', 'off', true);
+  if cardinality(v_kept) > 3000 or not perdure._is_light(v_kept, 10000, 16777216) then
+    return null;
+  elsif perdure._merge(_take_over.suffix, _take_over.begins, _take_over.ends, v_kept, v_seen) then
+    return 'dropped';
+  end if;
+  return 'busy';
+end;
+$$;
+comment on function perdure._take_over(text, uuid, uuid, timestamptz) is
+'Drop the period after _old, which takes over the few of its runs that are to be kept.
+Returns dropped; guarded and busy as _guard_old does; null where they are too many, or too large, to be moved at once.
+Raises as _stop_all does.';
+
 create or replace function perdure._drop_period(now timestamptz)
 returns text
 language plpgsql
 volatile
 as $$
 declare
-  v_period pg_catalog.record;
-  v_needed pg_catalog.uuid[];
-  v_kept pg_catalog.uuid[];
+  v_since constant pg_catalog.timestamptz := _drop_period.now - (
+    select least(perdure._kept_for(null, true), min(q.retention)) from perdure.queue as q);
+  v_first pg_catalog.record;
   v_did pg_catalog.text;
   v_detail pg_catalog.jsonb;
 begin
-  select c.suffix, c.begins, c.ends, c.ends_at into v_period from perdure._cuts as c
+  select c.detail into v_detail from perdure.chore as c where c.name = 'copy';
+  if v_detail <> '{}' then
+    return perdure._go_on_copying(v_detail, _drop_period.now);
+  end if;
+  select c.suffix, c.begins, c.ends, c.ends_at into v_first from perdure._cuts as c
   where c.begins is not null and c.ends is not null
   order by c.begins
   limit 1;
-  if not found or v_period.ends_at > _drop_period.now - (
-    select least(perdure._kept_for(null, true), min(q.retention)) from perdure.queue as q
-  ) then
+  if not found or v_first.ends_at > v_since then
     return null;
   end if;
-  v_did := perdure._guard_old(v_period.ends);
-  if v_did is not null then
-    return v_did;
-  elsif perdure._is_in_use(array['_old', v_period.suffix]) then
-    return 'busy';
+  v_did := coalesce(
+    perdure._take_over(v_first.suffix, v_first.begins, v_first.ends, _drop_period.now),
+    perdure._begin_copy(v_first.suffix, v_since, _drop_period.now));
+  if v_did = 'waits' then
+    v_detail := jsonb_build_object('waits', v_first.suffix, 'since', _drop_period.now);
+    update perdure.chore as c
+    set detail = v_detail || case when c.detail -> 'waits' = v_detail -> 'waits' then c.detail else '{}' end
+    where c.name = 'periods';
   end if;
-
-  -- the unfinished first: one that ends meanwhile is among them or among the ended
-  v_needed := perdure._needed(v_period.begins, v_period.ends, 3001);
-  perform set_config('enable_seqscan', 'on', true);  -- these two read the whole period
-  v_kept := v_needed
-    || perdure._unexpired(v_period.begins, v_period.ends, _drop_period.now, 3001 - least(cardinality(v_needed), 3000))
-    || perdure._needed_predecessors(v_period.begins, v_period.ends, 3001);
-  perform set_config('enable_seqscan', 'off', true);
-  if cardinality(v_kept) <= 3000 and perdure._merge(v_period.suffix, v_period.begins, v_period.ends, v_kept) then
-    return 'dropped';
-  end if;
-  v_detail := jsonb_build_object('waits', v_period.suffix, 'since', _drop_period.now);
-  update perdure.chore as c
-  set detail = v_detail || c.detail
-  where c.name = 'periods';
-  return 'waits';
+  return v_did;
 exception
   when lock_not_available or deadlock_detected then
     return 'busy';
 end;
 $$;
 comment on function perdure._drop_period(timestamptz) is
-'Drop the oldest period once the time of all but few of its runs is over.
-Returns dropped; guarded and busy as _guard_old does; waits where more than 3,000 of its runs are to be kept; null where none
-is due.';
+'Drop the oldest period once the time of its runs is over, or make those that are due anew without such runs.
+Returns dropped, copying, rewritten; guarded and busy as _guard_old does; kept where most of it is to be kept, waits where
+too many of its runs are unfinished, and null where none is due.';
 
 create or replace function perdure._expire(now timestamptz)
 returns integer
@@ -210,7 +239,7 @@ begin
   perform perdure._check_isolation();
   v_due := array(  -- a clock that was ahead may have left a time far in the future
     select c.name from perdure.chore as c
-    where c.name <> 'dropped' and (c.next_at <= v_now or c.next_at > v_now + interval '1 day'));
+    where c.name not in ('dropped', 'copy') and (c.next_at <= v_now or c.next_at > v_now + interval '1 day'));
   if cardinality(v_due) = 0 or perdure._hold() is not null then
     return '{}'::jsonb;
   end if;
@@ -221,15 +250,15 @@ begin
   perform perdure._bound_idleness('1 second');
   if 'periods' = any(v_due) then
     v_did := coalesce(perdure._make_ahead(v_now), perdure._drop_period(v_now));
-    if v_did is null or v_did = 'waits' then
+    if v_did is null or v_did in ('waits', 'kept') then
       update perdure.chore as c
       set
         next_at = v_now + case when v_did is null then interval '1 minute' else interval '1 hour' end,
-        detail = case when v_did is null then '{}' else c.detail end
+        detail = case when v_did = 'waits' then c.detail else '{}' end
       where c.name = 'periods';
     end if;
   end if;
-  if v_did is null or v_did = 'busy' then  -- else everybody may be waiting for the commit
+  if v_did is null or v_did in ('busy', 'kept', 'waits') then  -- else everybody may be waiting for the commit
     v_count := perdure._do_chore('keys', v_due, v_now) + perdure._do_chore('expired', v_due, v_now);
   end if;
   return jsonb_strip_nulls(jsonb_build_object('period', v_did, 'rows', nullif(v_count, 0)));
@@ -238,9 +267,10 @@ $$;
 comment on function perdure.rotate() is
 'Do the next piece of work on what is kept.
 That is: make a partition ahead, drop a period whose time is over, delete runs in _old whose time is over, free keys of runs
-that are gone. Returns an object: period with made ahead, dropped, guarded (another step of it was done), waits (more than 3,000 of its runs
-are to be kept), busy (somebody is at work on it: try again); rows with how many were looked at; empty where nothing was to be
+that are gone. Returns an object: period with made ahead, dropped, rewritten (made anew without what is over), guarded and copying
+(another step of these was done), kept (the most of it is not over), waits (too many of its runs are unfinished), busy
+(somebody is at work on it: try again); rows with how many were looked at; empty where nothing was to be
 done, on hold, and where another session is at it.
 Where it cuts anew it stops all others until its transaction ends: each lock is waited for at most 50 ms, the work under
-them grows with the runs that are kept; so only run_ticks calls it, which commits at once. It waits for nobody who has been
+them is bounded, and grows with the unfinished runs of the period; so only run_ticks calls it, which commits at once. It waits for nobody who has been
 in a transaction for 50 ms. Raises 55000 outside READ COMMITTED.';

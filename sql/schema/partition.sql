@@ -6,20 +6,21 @@ create table perdure.chore (
   next_at timestamptz not null,
   detail jsonb not null default '{}',
   constraint chore_pkey primary key (name),
-  constraint chore_is_known check (name in ('periods', 'dropped', 'expired', 'keys'))
+  constraint chore_is_known check (name in ('periods', 'dropped', 'copy', 'expired', 'keys'))
 );
 
 comment on table perdure.chore is
 'What rotate does from time to time, and how far it came: whoever does it holds the row periods.';
 comment on column perdure.chore.name is
-'periods (make one ahead, drop one), expired (runs in _old whose time is over), keys (of dropped runs); dropped is a mark:
-its row changes when a period is dropped and at no other time.';
+'periods (make one ahead, drop one), expired (runs in _old whose time is over), keys (of dropped runs); dropped and copy are
+no chores but tell of those.';
 comment on column perdure.chore.next_at is 'Not before this time.';
 comment on column perdure.chore.detail is
-'periods: waits, why a period that is due stays; dropped: to, up to which run_id; keys: after, up to where they are freed.';
+'periods: waits, why a period that is due stays; dropped: to, up to which run_id; copy: the
+periods that are made anew, and how far that came; keys: after, up to where they are freed.';
 
 insert into perdure.chore (name, next_at)
-select c.name, '-infinity' from unnest(array['periods', 'dropped', 'expired', 'keys']) as c (name);
+select c.name, '-infinity' from unnest(array['periods', 'dropped', 'copy', 'expired', 'keys']) as c (name);
 
 do $$
 declare

@@ -65,3 +65,7 @@ comment on column perdure.audit.done_at is 'When.';
 
 create index audit_run_idx on perdure.audit (run_id);
 comment on index perdure.audit_run_idx is 'history: what was done to a run.';
+
+create index audit_retry_idx on perdure.audit (run_id)
+where act = 'retry';
+comment on index perdure.audit_retry_idx is 'rotate: how often runs of a period came back to life.';

@@ -13,12 +13,20 @@ with size as (
 ),
 
 kept as (
-  select min(k.span) as span
+  select
+    min(k.retention) as span,
+    greatest(max(k.retention), max(k.failed_retention)) as failed_span
   from (
-    select (s.value #>> '{}')::interval as span from perdure.setting as s
-    where s.name = 'retention'
+    select
+      max((s.value #>> '{}')::interval) filter (where s.name = 'retention') as retention,
+      max((s.value #>> '{}')::interval) filter (where s.name = 'failed_retention') as failed_retention
+    from perdure.setting as s
+    where s.name in ('retention', 'failed_retention')
     union all
-    select q.retention from perdure.queue as q
+    select
+      q.retention,
+      q.failed_retention
+    from perdure.queue as q
   ) as k
 )
 
@@ -30,14 +38,20 @@ select
     select sum(z.bytes)::bigint from size as z
     where z.relname = z.parent || c.suffix
   ) as bytes,
-  case when c.begins is not null then c.ends_at + k.span end as due_at,
+  case
+    when c.begins is null then null
+    when h.detail ->> 'waits' = c.suffix then c.ends_at + k.span
+    when c.ends <= (d.detail ->> 'to')::uuid then c.ends_at + k.failed_span
+    else c.ends_at + k.span
+  end as due_at,
   case
     when h.detail ->> 'waits' = c.suffix
-      then format('more than 3,000 of its runs are to be kept, since %s', h.detail ->> 'since')
+      then format('more than 3,000 of its runs, or of large ones less, are unfinished, since %s', h.detail ->> 'since')
   end as waits
 from perdure._cuts as c
 cross join kept as k
-left join perdure.chore as h on h.name = 'periods';
+left join perdure.chore as h on h.name = 'periods'
+left join perdure.chore as d on d.name = 'dropped';
 
 comment on view perdure.periods is
 'How the runs that are kept are cut by the time of their start: each period is dropped as a whole.';
@@ -45,5 +59,5 @@ comment on column perdure.periods.name is 'Partition of run; those of the other 
 comment on column perdure.periods.begins_at is 'From when on its runs were started; null for what outlived its period.';
 comment on column perdure.periods.ends_at is 'Up to when; null for the last one, which is empty until its time comes.';
 comment on column perdure.periods.bytes is 'What it takes of the disk, indexes included.';
-comment on column perdure.periods.due_at is 'From when on it is to be dropped; null for the first and the last.';
+comment on column perdure.periods.due_at is 'From when on it is to be dropped, or made anew without what is over; null for the first and the last.';
 comment on column perdure.periods.waits is 'Why one that is due stays; null otherwise.';

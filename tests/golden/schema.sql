@@ -3,6 +3,10 @@
 
 CREATE SCHEMA perdure;
 
+CREATE FUNCTION perdure._abandon_copy() RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE TABLE perdure.act (
     run_id uuid NOT NULL,
     act_id uuid NOT NULL,
@@ -66,6 +70,10 @@ CREATE FUNCTION perdure._because(reason text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
+CREATE FUNCTION perdure._begin_copy(suffix text, since timestamp with time zone, now timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._bound_at(at timestamp with time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
@@ -88,6 +96,10 @@ CREATE FUNCTION perdure._bytes(payload jsonb) RETURNS integer
 
 CREATE FUNCTION perdure._caller() RETURNS name
     LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+    AS $$…$$;
+
+CREATE FUNCTION perdure._catch_up(open uuid[]) RETURNS void
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._check_array(what text, list jsonb) RETURNS void
@@ -201,6 +213,10 @@ CREATE FUNCTION perdure._close(table_name text) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._copy_some(after uuid, ends uuid, began timestamp with time zone) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._cron_advice(every interval) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -241,6 +257,10 @@ CREATE FUNCTION perdure._detach(table_name text, suffix text) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._discard(table_name text, suffix text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._distance(a text, b text) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$…$$;
@@ -250,6 +270,10 @@ CREATE FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time z
     AS $$…$$;
 
 CREATE FUNCTION perdure._do_chore(name text, due text[], now timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._drop_guards(but text) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -585,6 +609,10 @@ CREATE FUNCTION perdure._fingerprint(value jsonb) RETURNS bytea
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$…$$;
 
+CREATE FUNCTION perdure._finish_copy(suffixes text[], begins uuid, ends uuid, began timestamp with time zone, seen jsonb) RETURNS text
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._forget_namesakes(role name DEFAULT NULL::name) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -609,8 +637,16 @@ CREATE FUNCTION perdure._free_successors(run_ids uuid[], now timestamp with time
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._go_on_copying(copy jsonb, now timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._grant_kind(role name, kind text) RETURNS void
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._group(since timestamp with time zone) RETURNS TABLE(suffixes text[], begins uuid, ends uuid)
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._guard_old(ends uuid) RETURNS text
@@ -671,6 +707,10 @@ CREATE FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp wit
 
 CREATE FUNCTION perdure._is_in_use(suffixes text[]) RETURNS boolean
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._is_light(run_ids uuid[], max_rows integer, max_bytes bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) RETURNS uuid[]
@@ -745,7 +785,7 @@ CREATE FUNCTION perdure._meet_deadlines(now timestamp with time zone) RETURNS in
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._merge(suffix text, begins uuid, ends uuid, kept uuid[]) RETURNS boolean
+CREATE FUNCTION perdure._merge(suffix text, begins uuid, ends uuid, kept uuid[], seen jsonb) RETURNS boolean
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -763,6 +803,10 @@ CREATE FUNCTION perdure._needed_predecessors(begins uuid, ends uuid, max_runs in
 
 CREATE FUNCTION perdure._normal_waits(waits jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._note_dropped(ends uuid) RETURNS void
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._note_hold(now timestamp with time zone) RETURNS text
@@ -787,6 +831,10 @@ CREATE FUNCTION perdure._parts(suffixes text[]) RETURNS regclass[]
 
 CREATE FUNCTION perdure._payload_limit() RETURNS bigint
     LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._pays(begins uuid, ends uuid, now timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._period_length() RETURNS interval
@@ -895,7 +943,15 @@ CREATE FUNCTION perdure._states(run_ids uuid[], act text DEFAULT NULL::text) RET
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._still_open(began timestamp with time zone) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._stop_all(suffixes text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._swap(suffixes text[], begins uuid, ends uuid) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -911,6 +967,10 @@ CREATE FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, ru
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._take_over(suffix text, begins uuid, ends uuid, now timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -921,6 +981,10 @@ CREATE FUNCTION perdure._time_of(run_id uuid) RETURNS timestamp with time zone
 
 CREATE FUNCTION perdure._timeline() RETURNS integer
     LANGUAGE plpgsql PARALLEL RESTRICTED
+    AS $$…$$;
+
+CREATE FUNCTION perdure._to_copy(after uuid, upto uuid, began timestamp with time zone) RETURNS TABLE(run_id uuid, is_ended boolean)
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._told(max_runs integer, now timestamp with time zone) RETURNS TABLE(run_ids uuid[], head timestamp with time zone)
@@ -945,6 +1009,10 @@ CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now(
 
 CREATE FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone, OUT looked_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._what_was_seen(begins uuid, ends uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._when(at timestamp with time zone, now timestamp with time zone) RETURNS text
@@ -1453,7 +1521,7 @@ CREATE TABLE perdure.chore (
     name text NOT NULL COLLATE pg_catalog."C",
     next_at timestamp with time zone NOT NULL,
     detail jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT chore_is_known CHECK ((name = ANY (ARRAY['periods'::text, 'dropped'::text, 'expired'::text, 'keys'::text])))
+    CONSTRAINT chore_is_known CHECK ((name = ANY (ARRAY['periods'::text, 'dropped'::text, 'copy'::text, 'expired'::text, 'keys'::text])))
 );
 
 CREATE VIEW perdure.errors AS
@@ -1631,12 +1699,15 @@ CREATE VIEW perdure.periods AS
              JOIN pg_class p ON ((i.inhrelid = p.oid)))
           WHERE ((t.relnamespace = ('perdure'::regnamespace)::oid) AND (t.relkind = 'p'::"char"))
         ), kept AS (
-         SELECT min(k_1.span) AS span
-           FROM ( SELECT ((s.value #>> '{}'::text[]))::interval AS span
+         SELECT min(k_1.retention) AS span,
+            GREATEST(max(k_1.retention), max(k_1.failed_retention)) AS failed_span
+           FROM ( SELECT max(((s.value #>> '{}'::text[]))::interval) FILTER (WHERE (s.name = 'retention'::text)) AS retention,
+                    max(((s.value #>> '{}'::text[]))::interval) FILTER (WHERE (s.name = 'failed_retention'::text)) AS failed_retention
                    FROM perdure.setting s
-                  WHERE (s.name = 'retention'::text)
+                  WHERE (s.name = ANY (ARRAY['retention'::text, 'failed_retention'::text]))
                 UNION ALL
-                 SELECT q.retention
+                 SELECT q.retention,
+                    q.failed_retention
                    FROM perdure.queue q) k_1
         )
  SELECT ('run'::text || c.suffix) AS name,
@@ -1646,16 +1717,19 @@ CREATE VIEW perdure.periods AS
            FROM size z
           WHERE (z.relname = ((z.parent)::text || c.suffix))) AS bytes,
         CASE
-            WHEN (c.begins IS NOT NULL) THEN (c.ends_at + k.span)
-            ELSE NULL::timestamp with time zone
+            WHEN (c.begins IS NULL) THEN NULL::timestamp with time zone
+            WHEN ((h.detail ->> 'waits'::text) = c.suffix) THEN (c.ends_at + k.span)
+            WHEN (c.ends <= ((d.detail ->> 'to'::text))::uuid) THEN (c.ends_at + k.failed_span)
+            ELSE (c.ends_at + k.span)
         END AS due_at,
         CASE
-            WHEN ((h.detail ->> 'waits'::text) = c.suffix) THEN format('more than 3,000 of its runs are to be kept, since %s'::text, (h.detail ->> 'since'::text))
+            WHEN ((h.detail ->> 'waits'::text) = c.suffix) THEN format('more than 3,000 of its runs, or of large ones less, are unfinished, since %s'::text, (h.detail ->> 'since'::text))
             ELSE NULL::text
         END AS waits
-   FROM ((perdure._cuts c
+   FROM (((perdure._cuts c
      CROSS JOIN kept k)
-     LEFT JOIN perdure.chore h ON ((h.name = 'periods'::text)));
+     LEFT JOIN perdure.chore h ON ((h.name = 'periods'::text)))
+     LEFT JOIN perdure.chore d ON ((d.name = 'dropped'::text)));
 
 CREATE VIEW perdure.stuck WITH (security_barrier='true') AS
  SELECT s.run_id,
@@ -2621,6 +2695,8 @@ CREATE INDEX act_<period>_run_id_asked_at_act_id_idx ON perdure.act_<period> USI
 
 CREATE INDEX act_old_run_id_asked_at_act_id_idx ON perdure.act_old USING btree (run_id, asked_at, act_id) WHERE (applied_at IS NULL);
 
+CREATE INDEX audit_retry_idx ON perdure.audit USING btree (run_id) WHERE (act = 'retry'::text);
+
 CREATE INDEX audit_run_idx ON perdure.audit USING btree (run_id);
 
 CREATE INDEX dispatch_claim_idx ON perdure.dispatch USING btree (queue, priority, ready_at, run_id) WHERE ((worker_id IS NULL) AND (NOT is_paused));
@@ -2721,6 +2797,8 @@ ALTER INDEX perdure.step_pkey ATTACH PARTITION perdure.step_old_pkey;
 
 ALTER INDEX perdure.step_consumed_idx ATTACH PARTITION perdure.step_old_run_id_signal_id_idx;
 
+REVOKE ALL ON FUNCTION perdure._abandon_copy() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._accepted_act(run_id uuid, act text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._answer_act(act perdure.act, answer text, now timestamp with time zone) FROM PUBLIC;
@@ -2745,6 +2823,8 @@ REVOKE ALL ON FUNCTION perdure._audit(act text, run_id uuid, reason text, detail
 
 REVOKE ALL ON FUNCTION perdure._because(reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._begin_copy(suffix text, since timestamp with time zone, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._bound_at(at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._bound_idleness(bound interval) FROM PUBLIC;
@@ -2756,6 +2836,8 @@ REVOKE ALL ON FUNCTION perdure._bury_workers(now timestamp with time zone) FROM 
 REVOKE ALL ON FUNCTION perdure._bytes(payload jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._caller() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._catch_up(open uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_array(what text, list jsonb) FROM PUBLIC;
 
@@ -2801,6 +2883,8 @@ REVOKE ALL ON FUNCTION perdure._clock() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._close(table_name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._copy_some(after uuid, ends uuid, began timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._cron_advice(every interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._cron_home() FROM PUBLIC;
@@ -2815,11 +2899,15 @@ REVOKE ALL ON FUNCTION perdure._deliver_cancels(run_ids uuid[], now timestamp wi
 
 REVOKE ALL ON FUNCTION perdure._detach(table_name text, suffix text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._discard(table_name text, suffix text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._do_chore(name text, due text[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._drop_guards(but text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
 
@@ -2867,6 +2955,8 @@ REVOKE ALL ON FUNCTION perdure._find_answers(suspended jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._fingerprint(value jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._finish_copy(suffixes text[], begins uuid, ends uuid, began timestamp with time zone, seen jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._forget_namesakes(role name) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._forget_past_workers(is_copy boolean, now timestamp with time zone) FROM PUBLIC;
@@ -2879,7 +2969,11 @@ REVOKE ALL ON FUNCTION perdure._free_keys() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._free_successors(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._go_on_copying(copy jsonb, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._grant_kind(role name, kind text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._group(since timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._guard_old(ends uuid) FROM PUBLIC;
 
@@ -2906,6 +3000,8 @@ REVOKE ALL ON FUNCTION perdure._is_gone(run_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._is_in_line(dispatch perdure.dispatch, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_in_use(suffixes text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._is_light(run_ids uuid[], max_rows integer, max_bytes bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
@@ -2943,7 +3039,7 @@ REVOKE ALL ON FUNCTION perdure._make_parts(suffix text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._meet_deadlines(now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._merge(suffix text, begins uuid, ends uuid, kept uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._merge(suffix text, begins uuid, ends uuid, kept uuid[], seen jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._nearest(word text, known text[]) FROM PUBLIC;
 
@@ -2952,6 +3048,8 @@ REVOKE ALL ON FUNCTION perdure._needed(begins uuid, ends uuid, max_runs integer)
 REVOKE ALL ON FUNCTION perdure._needed_predecessors(begins uuid, ends uuid, max_runs integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._normal_waits(waits jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._note_dropped(ends uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._note_hold(now timestamp with time zone) FROM PUBLIC;
 
@@ -2964,6 +3062,8 @@ REVOKE ALL ON FUNCTION perdure._outcome(run_id uuid, status text, result jsonb, 
 REVOKE ALL ON FUNCTION perdure._parts(suffixes text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._payload_limit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._pays(begins uuid, ends uuid, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._period_length() FROM PUBLIC;
 
@@ -3017,7 +3117,11 @@ REVOKE ALL ON FUNCTION perdure._start(run_id uuid, now timestamp with time zone,
 
 REVOKE ALL ON FUNCTION perdure._states(run_ids uuid[], act text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._still_open(began timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._stop_all(suffixes text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._swap(suffixes text[], begins uuid, ends uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._take_back(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
@@ -3025,11 +3129,15 @@ REVOKE ALL ON FUNCTION perdure._take_back_orphans(now timestamp with time zone) 
 
 REVOKE ALL ON FUNCTION perdure._take_key(workflow text, key text, fingerprint bytea, run_id uuid, on_duplicate text, OUT taken_by uuid, OUT is_new boolean, OUT predecessor_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._take_over(suffix text, begins uuid, ends uuid, now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._time_of(run_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._to_copy(after uuid, upto uuid, began timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._told(max_runs integer, now timestamp with time zone) FROM PUBLIC;
 
@@ -3042,6 +3150,8 @@ REVOKE ALL ON FUNCTION perdure._unmixed(INOUT run_ids uuid[], INOUT claims uuid[
 REVOKE ALL ON FUNCTION perdure._uuid7(at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone, OUT looked_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._what_was_seen(begins uuid, ends uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._when(at timestamp with time zone, now timestamp with time zone) FROM PUBLIC;
 

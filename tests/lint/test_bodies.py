@@ -43,6 +43,14 @@ DYNAMIC = {
     "_split": "moves rows between two partitions, of which one is none at that moment",
     "_guard_old": "puts a constraint on a partition",
     "_merge": "moves rows between two partitions that are none at that moment",
+    "_drop_guards": "takes constraints off partitions",
+    "_discard": "drops what was a partition",
+    "_abandon_copy": "drops tables that were made to become partitions",
+    "_begin_copy": "puts a constraint on them",
+    "_copy_some": "copies rows to them",
+    "_still_open": "reads them",
+    "_catch_up": "copies rows to them",
+    "_swap": "makes them partitions",
     "_free_keys": "reads what was a partition, then drops it",
 }
 

@@ -57,7 +57,7 @@ def turn(database: Database, **ahead: float) -> list[str]:
             return done
         if "period" in did:
             done.append(did["period"])
-        if did.get("period") == "waits":
+        if did.get("period") in ("waits", "kept") and "rows" not in did:
             return done
     raise AssertionError(f"never at rest: {done[-5:]}")
 
@@ -481,3 +481,132 @@ def test_what_is_made_later_belongs_to_nobody_else_whatever_the_owner_gives_away
         "select distinct relowner from pg_class where relnamespace = 'perdure'::regnamespace"
     ).fetchall()
     assert len(owners) == 1
+
+
+def many(database: Database, count: int, failed: int, **at: float) -> None:
+    """Runs with a step each that ended at once, of which so many have failed; every third has a key."""
+    database.admin.execute(
+        "with made as materialized (select n, perdure._uuid7(perdure._now() + n * interval '1 ms') as id "
+        "from generate_series(1, %(count)s) as n), "
+        "runs as (insert into perdure.run (run_id, workflow, queue, priority, input, key, tags, headers, max_recoveries, "
+        "created_at, created_by) select id, 'order', 'default', 3, '{}', case when n %% 3 = 0 then id::text end, '{}', '{}', 10, "
+        "perdure._now(), 'me' from made), "
+        "keys as (insert into perdure.run_key select 'order', id::text, id, decode(repeat('00', 16), 'hex') "
+        "from made where n %% 3 = 0), "
+        "steps as (insert into perdure.step (run_id, key, kind, ordinal, result, saved_at) "
+        "select id, 'a', 'step', 1, '1', perdure._now() from made) "
+        "insert into perdure.outcome (run_id, status, result, error, finished_at) "
+        "select id, case when n > %(failed)s then 'completed' else 'failed' end, case when n > %(failed)s then '1'::jsonb end, "
+        "case when n <= %(failed)s then '{}'::jsonb end, perdure._now() from made",
+        {"count": count, "failed": failed},
+    )
+
+
+def test_a_period_of_which_much_is_kept_is_made_anew_without_the_rest(weeks: Database, conn: Connection) -> None:
+    many(weeks, 6000, failed=3500)
+    worker, open_one = a_run(weeks)
+    worker.save(open_one, "a", 41)
+    done = turn(weeks, days=15)
+    assert "rewritten" in done
+    assert "waits" not in done
+    for table in ("run", "step", "outcome"):
+        assert weeks.value(f"select count(*) from perdure.{table}") == 3500 + (table != "outcome"), table
+    assert weeks.value("select count(*) from perdure.run_key") == 3500 // 3
+    assert not [name for name in tables(weeks) if "staged" in name or "dropped" in name]
+    assert worker.save(open_one, "b") == "saved"
+    assert worker.complete(open_one) == "done"
+    assert weeks.value("select count(*) from perdure.periods where waits is not null or due_at < perdure._now()") == 0
+    assert violations(weeks) == []
+    assert "dropped" in turn(weeks, days=23)
+    assert weeks.value("select count(*) from perdure.run") == 0
+    assert weeks.value("select count(*) from perdure.run_key") == 0
+    assert violations(weeks) == []
+
+
+def test_few_partitions_are_alive_where_many_failed_runs_are_kept_for_long(weeks: Database, conn: Connection) -> None:
+    call(conn, "put_setting", name="failed_retention", value=Jsonb("200 days"))
+    most = 0
+    for week in range(16):
+        many(weeks, 3200, failed=2000 if week % 3 else 3100)
+        turn(weeks, days=7)
+        most = max(most, len(periods(weeks)))
+    assert most <= 9, "and not one for each week"
+    kept = weeks.value("select count(*) from perdure.outcome where status = 'failed'")
+    assert kept == 10 * 2000 + 6 * 3100
+    assert weeks.value(
+        "select count(*) from perdure.outcome where finished_at < perdure._now() - interval '30 days'"
+    ) == (
+        weeks.value(
+            "select count(*) from perdure.outcome where status = 'failed' and finished_at < perdure._now() - interval '30 days'"
+        )
+    )
+    assert violations(weeks) == []
+
+
+def test_a_period_of_which_many_were_retried_and_completed_goes_like_any_other(
+    weeks: Database, conn: Connection
+) -> None:
+    """As after an outage: they all failed, an operator let them go on, and they completed."""
+    many(weeks, 3100, failed=3100)
+    weeks.admin.execute(
+        "select perdure.retry_many(array(select run_id from perdure.run)); "
+        "delete from perdure.dispatch; insert into perdure.outcome (run_id, status, result, finished_at) "
+        "select run_id, 'completed', '1', perdure._now() from perdure.run"
+    )
+    assert "dropped" in turn(weeks, days=15)
+    assert weeks.value("select count(*) from perdure.run") == 0
+
+
+def test_runs_with_many_or_large_steps_are_not_moved_while_everybody_waits(weeks: Database, conn: Connection) -> None:
+    many(weeks, 1500, failed=40)
+    weeks.admin.execute(
+        "insert into perdure.step (run_id, key, kind, ordinal, result, saved_at) "
+        "select o.run_id, 's' || n, 'step', n + 1, '1', perdure._now() "
+        "from perdure.outcome as o, generate_series(1, 300) as n where o.status = 'failed'"
+    )
+    done = turn(weeks, days=15)
+    assert "rewritten" in done
+    assert "dropped" not in done
+    assert weeks.value("select count(*) from perdure.step") == 40 * 301
+    assert violations(weeks) == []
+
+
+def test_a_period_that_waits_does_not_hold_up_those_after_it(weeks: Database, conn: Connection) -> None:
+    conn.execute("select perdure.start_many('order', array_fill('{}'::jsonb, array[3001]))")
+    turn(weeks, days=7)
+    many(weeks, 2000, failed=0)
+    assert "rewritten" in turn(weeks, days=15)
+    assert weeks.value("select count(*) from perdure.outcome") == 0
+    assert weeks.value("select count(*) from perdure.run") == 3001
+    assert weeks.value("select count(*) from perdure.periods where waits is not null") == 1
+    assert violations(weeks) == []
+
+
+@pytest.mark.parametrize("what", ["retention", "retry", "clock"])
+def test_what_changes_while_a_copy_is_made_lets_it_begin_anew(weeks: Database, conn: Connection, what: str) -> None:
+    many(weeks, 6000, failed=3500)
+    weeks.clock.advance(days=15)
+    while rotate(weeks).get("period") != "copying":
+        pass
+    for _ in range(2):
+        rotate(weeks)
+    [over] = weeks.admin.execute("select run_id from perdure.outcome where status = 'completed' limit 1").fetchone()  # type: ignore[misc]
+    [failed] = weeks.admin.execute("select run_id from perdure.outcome where status = 'failed' limit 1").fetchone()  # type: ignore[misc]
+    if what == "retention":
+        call(conn, "put_queue", name="default", retention="60 days")
+    elif what == "retry":
+        assert act(conn, "retry", failed) == "accepted"
+        worker = Worker(weeks)
+        assert worker.complete(worker.claim_one(), 5) == "done"
+    else:
+        weeks.clock.advance(hours=-1)
+    done = turn(weeks)
+    if what == "retention":
+        assert "rewritten" not in done
+        assert outcome(weeks, over) == "completed"
+    else:
+        assert "rewritten" in done
+        assert outcome(weeks, over) is None
+    assert outcome(weeks, failed) == ("completed" if what == "retry" else "failed")
+    assert not [name for name in tables(weeks) if "staged" in name]
+    assert violations(weeks) == []
