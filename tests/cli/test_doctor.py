@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from perdure.cli import checks
 from support.database import Database, PostgresServer
 from support.engine import Worker, scalar
 
@@ -102,6 +103,22 @@ def test_a_broken_invariant_is_wrong(perdure: Shell, database: Database, order: 
     findings = found(perdure, code=1)
     assert "a run is unfinished or ended: broken 1 time" in findings["invariants"]["says"]
     assert run in findings["invariants"]["says"]
+
+
+def test_invariants_that_take_long_are_left_to_a_thorough_look(
+    perdure: Shell, database: Database, order: str, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "_PATIENCE", 1)
+    keeper = database.connect(database.superuser, autocommit=False)
+    keeper.execute("lock table perdure.step_attempt in access exclusive mode")
+    said = perdure("doctor")
+    assert said.code == 0, said.out
+    assert "not examined: here it takes more than 1 s" in " ".join(said.out.split())
+    keeper.rollback()
+    assert "not examined" not in perdure("doctor").out
+    monkeypatch.setattr(checks, "_PATIENCE", 0.001)  # no time for anything
+    assert "not examined" in perdure("doctor").out
+    assert "all hold" in perdure("doctor", "--thorough").out
 
 
 def test_another_version_is_wrong(perdure: Shell, database: Database, worker: Worker) -> None:

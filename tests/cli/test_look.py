@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from perdure.cli import statements
 from support.database import Database
 from support.engine import Connection, Worker, drain, start, wait
 
@@ -45,6 +47,52 @@ def test_runs_are_chosen(perdure: Shell, order: str, worker: Worker) -> None:
     (found,) = perdure("runs", "--state", "completed", "--json").json
     assert (found["run"], found["workflow"], found["state"], found["key"]) == (done, "order", "completed", "k")
     assert datetime.fromisoformat(found["finished"]) > datetime.fromisoformat(found["created"])
+
+
+def test_runs_come_page_after_page(perdure: Shell, order: str) -> None:
+    all_of_them = [started(perdure) for _ in range(5)][::-1]
+    seen: list[str] = []
+    while page := perdure("runs", "--limit", "2", "--ids", *(("--before", seen[-1]) if seen else ())).lines:
+        seen += page
+    assert seen == all_of_them
+    said = perdure("runs", "--before", "01900000", "--ids")
+    assert said.code == 1
+    assert "no run's id begins with '01900000'" in said.err
+
+
+def test_runs_are_found_by_their_tags_and_their_age(perdure: Shell, database: Database, order: str) -> None:
+    seven = started(perdure, "--tag", "customer=7", "--tag", "kind=first")
+    started(perdure, "--tag", "customer=8")
+    assert perdure("runs", "--tag", "customer=7", "--ids").lines == [seven]
+    assert perdure("runs", "--tag", "customer=7", "--tag", "kind=first", "--ids").lines == [seven]
+    assert perdure("runs", "--tag", "customer=7", "--tag", "kind=last", "--ids").lines == []
+    assert len(perdure("runs", "--since", "1 hour", "--ids").lines) == 2
+    assert perdure("runs", "--since", "-1 hour", "--ids").lines == []
+    assert perdure("runs", "--since", "soon", "--ids").code == 1
+
+
+def test_runs_are_found_in_each_state_that_the_states_of_the_question_are_about(
+    perdure: Shell, order: str, worker: Worker
+) -> None:
+    done, running = started(perdure), None
+    worker.complete(worker.claim_one(), 1)
+    running = started(perdure)
+    worker.claim_one()
+    ready = started(perdure)
+    for states, runs in (
+        (["running"], [running]),
+        (["running", "ready"], [ready, running]),
+        (["running", "completed"], [running, done]),
+        (["completed", "failed"], [done]),
+        (["waiting"], []),
+    ):
+        words = [word for state in states for word in ("--state", state)]
+        assert perdure("runs", *words, "--ids").lines == runs, states
+
+
+def test_the_states_in_which_runs_end_are_those_of_the_database(database: Database) -> None:
+    query = "select pg_get_constraintdef(oid) from pg_constraint where conname = 'outcome_status_is_known' and conparentid = 0"
+    assert set(re.findall(r"'(\w+)'", database.value(query))) == statements.ENDED
 
 
 def test_a_state_that_does_not_exist_is_told_with_those_that_do(perdure: Shell) -> None:

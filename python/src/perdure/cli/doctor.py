@@ -18,16 +18,18 @@ from perdure.cli.trouble import FAILED, not_installed
 
 
 @click.command()
+@click.option("--thorough", is_flag=True, help="Examine all invariants, however long that takes: it reads all tables.")
 @click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
 @target_options
-def doctor(target: Target, as_json: bool) -> None:
+def doctor(target: Target, thorough: bool, as_json: bool) -> None:
     """Say what is wrong with an installation, and what to do.
 
-    Exit code 1 when something is wrong; warnings alone are 0. It reads all tables, and changes nothing.
+    Exit code 1 when something is wrong; warnings alone are 0. It changes nothing. The invariants are examined where that
+    takes no longer than a few seconds, or with --thorough.
     """
     findings: list[Finding] = []
     with session(target, "observer") as db:
-        for finding in _examine(db):
+        for finding in _examine(db, is_thorough=thorough):
             findings.append(finding)
             if not as_json:
                 _print(finding)
@@ -37,7 +39,7 @@ def doctor(target: Target, as_json: bool) -> None:
         click.get_current_context().exit(FAILED)
 
 
-def _examine(db: Session) -> Iterator[Finding]:
+def _examine(db: Session, *, is_thorough: bool) -> Iterator[Finding]:
     yield from checks.server(db)
     installation = _install.status(db.conn, db.target.schema)
     if installation is None:
@@ -54,7 +56,7 @@ def _examine(db: Session) -> Iterator[Finding]:
     yield from checks.ticks(db, any(worker.is_alive for worker in workers))
     yield from checks.periods(db)
     yield from checks.stuck(db)
-    yield from checks.violations(db)
+    yield from checks.violations(db, is_thorough=is_thorough)
 
 
 def _print(finding: Finding) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import click
@@ -11,6 +12,7 @@ from perdure.cli import output, statements
 from perdure.cli.output import print_json, print_records, print_table
 from perdure.cli.session import Session, Target, session, target_options
 from perdure.cli.trouble import Trouble
+from perdure.cli.values import pair
 
 _COLUMNS = ("run", "workflow", "state", "key", "queue", "created", "finished")
 _WIDE = 130
@@ -21,6 +23,13 @@ _WIDE = 130
 @click.option("--workflow")
 @click.option("--queue")
 @click.option("--key")
+@click.option(
+    "--tag", "tags", type=pair, multiple=True, metavar="K=V", help="May be given many times: a run has all of them."
+)
+@click.option("--since", metavar="INTERVAL", help="Started no longer ago than that: '1 day', 2h.")
+@click.option(
+    "--before", metavar="RUN", help="Started before that run: the next page, where it is the last of this one."
+)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
 @click.option("--ids", is_flag=True, help="Print nothing but ids: perdure retry $(perdure runs --state failed --ids)")
@@ -31,18 +40,37 @@ def runs(
     workflow: str | None,
     queue: str | None,
     key: str | None,
+    tags: Sequence[tuple[str, str]],
+    since: str | None,
+    before: str | None,
     limit: int,
     as_json: bool,
     ids: bool,
 ) -> None:
-    """List runs, the latest first."""
+    """List runs, the latest first.
+
+    Among millions, what is rare is found sooner where --since says how far to look: by workflow, queue or tag it is looked
+    for run by run.
+    """
+    asked = frozenset(states)
     with session(target, "observer") as db:
         found = db.rows(
-            statements.RUNS, states=list(states) or None, workflow=workflow, queue=queue, key=key, limit=limit
+            statements.RUNS,
+            states=list(states) or None,
+            workflow=workflow,
+            queue=queue,
+            key=key,
+            tags=json.dumps(dict(tags)) if tags else None,
+            since=since,
+            before=db.run_id(before) if before else None,
+            ended=bool(asked) and asked <= statements.ENDED,
+            unfinished=bool(asked) and not asked & statements.ENDED,
+            running=asked == {"running"},
+            limit=limit,
         )
         if not found:
             _check_states(db, states)
-    empty = "No run is like that." if any((states, workflow, queue, key)) else "No runs."
+    empty = "No run is like that." if any((states, workflow, queue, key, tags, since, before)) else "No runs."
     if ids:
         for row in found:
             click.echo(row[0])

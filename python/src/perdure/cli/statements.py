@@ -45,6 +45,7 @@ HOLDS = "select h.reason, h.held_at, h.held_by::text from {perdure}.holds as h"
 RUNS_BY_PREFIX = "select r.run_id from {perdure}.runs as r where r.run_id between %(lowest)s and %(highest)s limit 4"
 EXPLAIN = "select e.line from {perdure}.explain(run_id => %(run_id)s) as e (line)"
 STATES = "select distinct a.state from {perdure}.act_rules as a order by a.state"
+ENDED = frozenset({"completed", "failed", "cancelled", "timed_out", "terminated", "dead", "continued"})
 RUNS = """
 select r.run_id, r.workflow, r.state, r.key, r.queue, r.created_at, r.finished_at
 from {perdure}.runs as r
@@ -52,6 +53,14 @@ where (%(states)s::text[] is null or r.state = any(%(states)s::text[]))
   and (%(workflow)s::text is null or r.workflow = %(workflow)s)
   and (%(queue)s::text is null or r.queue = %(queue)s)
   and (%(key)s::text is null or r.key = %(key)s)
+  and (%(tags)s::jsonb is null or r.tags @> %(tags)s::jsonb)
+  and (%(before)s::uuid is null or r.run_id < %(before)s)
+  and (%(since)s::interval is null or r.run_id >= rpad(lpad(to_hex(  -- the smallest UUIDv7 of that time
+    (extract(epoch from now() - %(since)s::interval) * 1000)::bigint), 12, '0'), 32, '0')::uuid)
+  -- what follows from the states, said so that nothing else is read: see the comment of the view
+  and (not %(ended)s::boolean or r.finished_at is not null)
+  and (not %(unfinished)s::boolean or r.finished_at is null)
+  and (not %(running)s::boolean or r.worker_id is not null)
 order by r.run_id desc
 limit %(limit)s
 """
@@ -129,12 +138,20 @@ from {perdure}.workers as w
 order by w.name
 """
 STUCK = """
-select s.reason, count(*), max(s.age), array_agg(distinct s.queue), array_agg(distinct s.workflow),
-  (array_agg(s.run_id order by s.since))[1]
-from {perdure}.stuck as s
-group by s.reason
-order by s.reason
+select
+  k.reason, sum(k.runs)::bigint, max(k.age), array_agg(distinct k.queue), array_agg(distinct k.workflow),
+  (array_agg(k.run_id order by k.since, k.run_id))[1]
+from (  -- few, however many runs: only these are sorted
+  select
+    s.reason, s.queue, s.workflow, count(*) as runs, max(s.age) as age, min(s.since) as since,
+    min(s.run_id::text)::uuid as run_id
+  from {perdure}.stuck as s
+  group by s.reason, s.queue, s.workflow
+) as k
+group by k.reason
+order by k.reason
 """
+LIMIT_TIME = "select set_config('statement_timeout', (%(seconds)s * 1000)::integer::text, true)"
 BROKEN = """
 select v.invariant, count(*), (array_agg(v.run_id))[1], min(v.detail)
 from {perdure}.violations as v
