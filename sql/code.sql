@@ -10,6 +10,7 @@
 \ir functions/role.sql
 \ir functions/run.sql
 \ir functions/key.sql
+\ir functions/listen.sql
 \ir functions/start.sql
 \ir functions/result.sql
 \ir functions/signal.sql

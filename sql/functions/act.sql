@@ -97,6 +97,7 @@ begin
   )
   select j.run_id, j.answer, j.error, j.state
   from judged as j;
+  perform perdure._notify_of(_ask.run_ids);
 end;
 $$;
 comment on function perdure._ask(uuid[], text, text, interval) is

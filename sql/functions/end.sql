@@ -30,6 +30,14 @@ begin
   select d.run_id, v_now
   from perdure.dispatch as d
   inner join unnest(_end_runs.ends) as e on e.run_id = d.predecessor_id;
+  if found then
+    perform perdure._notify(q.queue)
+    from (
+      select distinct d.queue
+      from perdure.dispatch as d
+      inner join unnest(_end_runs.ends) as e on e.run_id = d.predecessor_id
+    ) as q;
+  end if;
 end;
 $$;
 comment on function perdure._end_runs(perdure.outcome[]) is
@@ -199,6 +207,7 @@ begin
     where r.run_id = any(v_lock.held)
   ) as a
   where d.run_id = a.run_id;
+  perform perdure._notify_of(v_lock.held);
 
   return query
   select a.run_id, coalesce(v_lock.others ->> a.run_id::text, 'done')

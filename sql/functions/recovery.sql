@@ -197,6 +197,7 @@ begin
     where o.run_id = any(_take_back.run_ids)
   ) as s
   where d.run_id = s.run_id;
+  perform perdure._notify_of(_take_back.run_ids);
   perform perdure._end_runs((
     select array_agg(perdure._outcome(d.run_id, 'dead', null, jsonb_build_object(
       'type', 'dead',

@@ -120,6 +120,7 @@ begin
   from perdure.run as r
   cross join lateral (select perdure._unfinished_predecessor(r.predecessor_id) as predecessor_id) as p
   where r.run_id = retry.run_id;
+  perform perdure._notify_of(array[retry.run_id]);
   return v_rule.answer;
 end;
 $$;

@@ -64,6 +64,13 @@ begin
   end if;
   if put_setting.name in ('retention', 'failed_retention', 'partition_period') then
     perform perdure._check_span_setting(put_setting.name, put_setting.value #>> '{}');
+  elsif put_setting.name = 'notify' then
+    if put_setting.value #>> '{}' not in ('auto', 'always', 'never') then
+      raise exception 'setting "notify" must be auto, always or never'
+        using errcode = '22023',
+              detail = format('The new value is %s.', put_setting.value),
+              hint = 'auto notifies unless max_prepared_transactions is above 0: what notifies cannot be prepared.';
+    end if;
   elsif put_setting.name in ('payload_soft_limit', 'payload_hard_limit') then
     -- read at each start, signal and save: what is no number of bytes there would stop everybody
     if not (put_setting.value::numeric between 1 and 67108864 and put_setting.value::numeric % 1 = 0) then

@@ -19,6 +19,7 @@ set lock_timeout = '5s'
 as $$
 declare
   v_now constant timestamptz := perdure._now();
+  v_queue text;
 begin
   perform perdure._check_name('signal', signal.name);
   perform perdure._check_payload('payload', signal.payload);
@@ -30,7 +31,9 @@ begin
     return 'duplicate';
   elsif exists (select from perdure.outcome as o where o.run_id = signal.run_id) then
     return 'finished';
-  elsif not exists (select from perdure.run as r where r.run_id = signal.run_id) then
+  end if;
+  select r.queue into v_queue from perdure.run as r where r.run_id = signal.run_id;
+  if not found then
     perform perdure._check_snapshot(array[signal.run_id]);
     return 'unknown';
   end if;
@@ -44,6 +47,7 @@ begin
     return 'duplicate';
   end if;
   insert into perdure.wake (run_id, told_at) values (signal.run_id, v_now);
+  perform perdure._notify(v_queue);
   return 'accepted';
 end;
 $$;

@@ -119,6 +119,9 @@ begin
       when v_predecessor_id is null then greatest(_start.start_at, _start.now + _start.delay, _start.now) else 'infinity'
     end,
     _start.deadline, v_timeout, v_max_recoveries, v_predecessor_id);
+  if coalesce(_start.start_at, _start.now + _start.delay, _start.now) < _start.now + interval '1 second' then
+    perform perdure._notify(v_default.queue);  -- of what is due later a worker knows by itself
+  end if;
   return _start.run_id;
 end;
 $$;
@@ -305,7 +308,7 @@ begin
     v_default.max_recoveries
   from unnest(v_ids, v_is_new) with ordinality as a (run_id, is_new, ordinality)
   where a.is_new and a.run_id is not null;
-
+  perform perdure._notify(v_default.queue);
   return query
   select a.ordinality::integer, a.run_id, a.is_new
   from unnest(v_taken, v_is_new) with ordinality as a (run_id, is_new, ordinality)

@@ -195,8 +195,9 @@ declare
   v_now constant timestamptz := perdure._now();
   v_count integer;
   v_released integer := 0;
+  v_queues text[];
 begin
-  perform from perdure.worker as w where w.worker_id = stop_worker.worker_id for update;
+  select w.queues into v_queues from perdure.worker as w where w.worker_id = stop_worker.worker_id for update;
   if not found then
     return 0;
   end if;
@@ -220,6 +221,9 @@ begin
   delete from perdure.worker_beat as b
   where b.worker_id in (
     select o.worker_id from perdure.worker_beat as o where o.worker_id = stop_worker.worker_id for update skip locked);
+  if v_released > 0 then
+    perform perdure._notify(q.queue) from unnest(v_queues) as q (queue);
+  end if;
   return v_released;
 end;
 $$;

@@ -124,7 +124,7 @@ async def opened(database: Database, connect: Callable[[], Awaitable[Any]] | Non
         await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)  # as the worker does
         return conn
 
-    flusher = Flusher(Schema(), connect or plain, holder, backlog)
+    flusher = Flusher(Schema(), connect or plain, holder, backlog, ["default"])
     running = asyncio.create_task(flusher.run())
     try:
         yield Bench(database, flusher, holder, backlog)

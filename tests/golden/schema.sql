@@ -781,6 +781,10 @@ CREATE FUNCTION perdure._make_parts(suffix text) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._may_notify() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._meet_deadlines(now timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql
     AS $$…$$;
@@ -817,6 +821,14 @@ CREATE FUNCTION perdure._note_progress(run_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._notify(queue text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._notify_of(run_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL RESTRICTED
     AS $$…$$;
@@ -847,6 +859,10 @@ CREATE FUNCTION perdure._permissions() RETURNS TABLE(name name, kinds text[])
 
 CREATE FUNCTION perdure._put_hold(reason text, now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._queue_key(queue text) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._raise_refused(run_id uuid, act text, error text, state text) RETURNS void
@@ -1156,6 +1172,21 @@ CREATE FUNCTION perdure.hold(reason text) RETURNS void
     SET lock_timeout TO '5s'
     AS $$…$$;
 
+CREATE FUNCTION perdure.listen(worker_id uuid, queues text[] DEFAULT NULL::text[]) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure.next_due(worker_id uuid) RETURNS interval
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$…$$;
+
 CREATE FUNCTION perdure.pause(run_id uuid, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1406,6 +1437,11 @@ CREATE FUNCTION perdure.tick() RETURNS jsonb
     AS $$…$$;
 
 CREATE FUNCTION perdure.truncate_wake() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$…$$;
+
+CREATE FUNCTION perdure.unlisten(queues text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$…$$;
@@ -3037,6 +3073,8 @@ REVOKE ALL ON FUNCTION perdure._make_ahead(now timestamp with time zone) FROM PU
 
 REVOKE ALL ON FUNCTION perdure._make_parts(suffix text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._may_notify() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._meet_deadlines(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._merge(suffix text, begins uuid, ends uuid, kept uuid[], seen jsonb) FROM PUBLIC;
@@ -3055,6 +3093,10 @@ REVOKE ALL ON FUNCTION perdure._note_hold(now timestamp with time zone) FROM PUB
 
 REVOKE ALL ON FUNCTION perdure._note_progress(run_ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._notify(queue text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._notify_of(run_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._now() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._outcome(run_id uuid, status text, result jsonb, error jsonb) FROM PUBLIC;
@@ -3070,6 +3112,8 @@ REVOKE ALL ON FUNCTION perdure._period_length() FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._permissions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._put_hold(reason text, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._queue_key(queue text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._raise_refused(run_id uuid, act text, error text, state text) FROM PUBLIC;
 
@@ -3195,6 +3239,10 @@ REVOKE ALL ON FUNCTION perdure.grant_role(role name, kind text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.hold(reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure.listen(worker_id uuid, queues text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.next_due(worker_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure.pause(run_id uuid, reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.pause_many(run_ids uuid[], reason text) FROM PUBLIC;
@@ -3260,6 +3308,8 @@ REVOKE ALL ON FUNCTION perdure.terminate_many(run_ids uuid[], reason text) FROM 
 REVOKE ALL ON FUNCTION perdure.tick() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.truncate_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure.unlisten(queues text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure.version() FROM PUBLIC;
 

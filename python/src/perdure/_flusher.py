@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -22,6 +23,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from . import _sql
+from ._asking import Asking
 from ._backlog import ENDS, KINDS, LOOK, MAX_CALLS, SUSPEND, Backlog, Call, Kind, Row
 from ._connect import PASSING, BackOff, Complaints
 from ._errors import ClaimLost
@@ -31,10 +33,6 @@ from ._unreadable import Unreadable
 logger = logging.getLogger("perdure")
 
 Connection = psycopg.AsyncConnection[Any]
-
-_HOT_PAUSE, _HOT_TIME = 0.002, 0.02  # so often it is asked for runs, and for so long after the last work
-_LEFT = 2  # times what such a question took
-_RIDE_PAUSE = 0.005  # after a claim that found nothing, the next that goes along with saves
 
 
 class Host(Protocol):
@@ -74,7 +72,12 @@ class Flusher:
     """Natural batching of a worker's calls, and its claims with them."""
 
     def __init__(
-        self, schema: Schema, connect: Callable[[], Awaitable[Connection]], host: Host, backlog: Backlog
+        self,
+        schema: Schema,
+        connect: Callable[[], Awaitable[Connection]],
+        host: Host,
+        backlog: Backlog,
+        queues: Sequence[str],
     ) -> None:
         self._schema = schema
         self._connect = connect
@@ -84,10 +87,7 @@ class Flusher:
         self._conn: Connection | None = None
         self._must_reconcile = False
         self._is_closing = False
-        self._idle = BackOff(0.002, 0.4)
-        self._busy_until = self._sent_at = 0.0
-        self._claim_at = 0.0
-        self._empty_at = 0.0
+        self._asking = Asking(schema, queues, self._wake.set)
         self._trouble = BackOff(0.05, 2.0)
         self._complaints = Complaints()
         self.flushes = 0
@@ -119,13 +119,8 @@ class Flusher:
 
     def wake(self) -> None:
         """Look again whether there is something to do: there is room for more runs."""
-        self._worked()
+        self._asking.worked()
         self._wake.set()
-
-    def _worked(self) -> None:
-        self._idle.reset()
-        self._claim_at = 0.0
-        self._busy_until = asyncio.get_running_loop().time() + _HOT_TIME
 
     def reconcile(self) -> None:
         """Compare with the database what is held, before the next flush."""
@@ -159,19 +154,20 @@ class Flusher:
             if pause is not None and pause <= 0:
                 return
             timer = None if pause is None else asyncio.get_running_loop().call_later(pause, self._wake.set)
-            await self._wake.wait()
+            with self._asking.ears(self._conn):
+                await self._wake.wait()
             if timer is not None:
                 timer.cancel()
 
     def _pause(self) -> float | None:
         if self._host.worker_id is None:
             return None
-        if self._must_reconcile:
+        if self._must_reconcile or self._asking.must_leave:
             return 0.0
         now = asyncio.get_running_loop().time()
         due_at = self._backlog.due_at()
         if self._host.room() > 0:
-            due_at = self._claim_at if due_at is None else min(due_at, self._claim_at)
+            due_at = self._asking.due_at() if due_at is None else min(due_at, self._asking.due_at())
         return None if due_at is None else due_at - now
 
     # What
@@ -218,28 +214,28 @@ class Flusher:
     async def _connected(self) -> Connection:
         if self._conn is None or self._conn.closed:
             self._conn = await self._connect()
+            self._asking.connected(self._conn)
         return self._conn
 
     def _claimable(self, calls: Sequence[Call]) -> int:
         """Return how many runs to claim along with these calls: whose claims they end makes room at once."""
-        claim_at = min(self._claim_at, self._empty_at + _RIDE_PAUSE) if calls else self._claim_at
-        if self._is_closing or asyncio.get_running_loop().time() < claim_at:
+        if self._is_closing or asyncio.get_running_loop().time() < self._asking.due_at(rides=bool(calls)):
             return 0
         return max(0, min(self._host.room(sum(call.kind in ENDS for call in calls)), MAX_CALLS))
 
     async def _send(self, conn: Connection, worker_id: UUID, calls: Sequence[Call], claimable: int) -> None:
         """Send calls in one transaction; on a refusal find the call that it is about."""
-        if not calls and not claimable:
+        if not calls and not claimable and not self._asking.must_leave:
             return
-        self._sent_at = asyncio.get_running_loop().time()
+        self._asking.sent()
         try:
-            answers, rows = await self._transact(conn, worker_id, calls, claimable)
+            answers, claimed = await self._transact(conn, worker_id, calls, claimable)
         except (psycopg.Error, ValueError, OverflowError) as error:
             if isinstance(error, psycopg.Error) and (conn.closed or _passes(error)):
                 raise
             if claimable and not calls:
                 self._complaints.tell("runs cannot be claimed", error)
-                self._claim_at = asyncio.get_running_loop().time() + 1.0
+                self._asking.refused()
             elif claimable:
                 await self._send(conn, worker_id, calls, 0)
             elif len(calls) == 1:
@@ -254,16 +250,19 @@ class Flusher:
         self._take_answers(calls, answers)
         if claimable:
             self._complaints.reset()
-            await self._take_claims(conn, worker_id, rows)
+            await self._take_claims(conn, worker_id, *claimed)
 
     async def _transact(
         self, conn: Connection, worker_id: UUID, calls: Sequence[Call], claimable: int
-    ) -> tuple[dict[Kind, list[Row]], list[Row]]:
+    ) -> tuple[dict[Kind, list[Row]], tuple[list[Row], timedelta | None]]:
         cursors: dict[Kind, psycopg.AsyncCursor[Row]] = {}
         claims: psycopg.AsyncCursor[Row] | None = None
+        ahead: psycopg.AsyncCursor[Any] | None = None
         try:
             async with conn.pipeline():
                 await conn.execute(_sql.BEGIN, prepare=False)
+                if self._asking.must_leave:
+                    await self._asking.leave(conn)
                 for kind in KINDS:
                     texts = [call.text for call in calls if call.kind is kind]
                     if texts:
@@ -275,6 +274,9 @@ class Flusher:
                 if claimable:
                     claims = conn.cursor(row_factory=dict_row, binary=True)
                     await claims.execute(self._schema(_sql.CLAIM_RUNS), {"worker_id": worker_id, "max_runs": claimable})
+                    if not self._asking.is_hot:
+                        ahead = conn.cursor(binary=True)
+                        await ahead.execute(self._schema(_sql.NEXT_DUE), {"worker_id": worker_id})
                 await conn.execute(_sql.COMMIT, prepare=False)
         except BaseException:
             if not conn.closed:
@@ -282,7 +284,9 @@ class Flusher:
             raise
         self.flushes += 1
         answers = {kind: await cursor.fetchall() for kind, cursor in cursors.items()}
-        return answers, [] if claims is None else await claims.fetchall()
+        rows = [] if claims is None else await claims.fetchall()
+        found = None if ahead is None else await ahead.fetchone()
+        return answers, (rows, None if found is None else found[0])
 
     # Answers
 
@@ -308,16 +312,13 @@ class Flusher:
         else:
             call.tell(outcome, None)
 
-    async def _take_claims(self, conn: Connection, worker_id: UUID, rows: Sequence[Row]) -> None:
-        if rows:
-            self._worked()
-        else:
-            self._empty_at = asyncio.get_running_loop().time()
-            # who starts each run after the last one's result is heard at once; a busy machine is left most of its time
-            is_hot = self._empty_at < self._busy_until
-            pause = max(_HOT_PAUSE, _LEFT * (self._empty_at - self._sent_at)) if is_hot else self._idle.pause()
-            self._claim_at = self._empty_at + pause
+    async def _take_claims(
+        self, conn: Connection, worker_id: UUID, rows: Sequence[Row], next_due: timedelta | None
+    ) -> None:
+        if not rows:
+            await self._asking.found_nothing(conn, worker_id, next_due)
             return
+        self._asking.worked()
         claimed = []
         for row in rows:
             later: list[Row] = []

@@ -47,6 +47,9 @@ TICK: LiteralString = "select perdure.tick()"
 CLAIM_RUNS: LiteralString = (
     "select * from perdure.claim_runs(worker_id => %(worker_id)s, max_runs => %(max_runs)s::int)"
 )
+LISTEN: LiteralString = "select perdure.listen(worker_id => %(worker_id)s, queues => %(queues)s)"
+UNLISTEN: LiteralString = "select perdure.unlisten(queues => %(queues)s)"
+NEXT_DUE: LiteralString = "select perdure.next_due(worker_id => %(worker_id)s)"
 READ_STEPS: LiteralString = (
     "select perdure.read_steps(run_id => %(run_id)s, after => %(after)s::int, max_bytes => %(max_bytes)s::int)"
 )

@@ -92,7 +92,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
-        self._flusher = Flusher(schema, self._open, self, self._backlog)
+        self._flusher = Flusher(schema, self._open, self, self._backlog, options.queues)
         self._clock = Clock()
         self._carrier = Carrier(
             schema, self._flusher, lambda: self._worker_id, options.max_steps, options.lease, self._clock

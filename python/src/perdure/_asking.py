@@ -1,0 +1,135 @@
+"""When a worker asks for runs, and how it is told that there are some.
+
+Invariants:
+
+* What it is told saves time and decides nothing: it asks by itself as well, ever more seldom, and when the next sleep or
+  delay is over.
+* It listens only while it has nothing to do, because each start beside it carries a NOTIFY then; and it asks once more
+  after it began to listen, for what came in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from . import _sql
+from ._connect import BackOff
+from ._sql import Schema
+
+Connection = psycopg.AsyncConnection[Any]
+
+_HOT_PAUSE, _HOT_TIME = 0.002, 0.02  # so often it asks, and for so long after the last work
+_LEFT = 2  # times what such a question took: who starts each run after the last one's result is heard at once
+_RIDE_PAUSE = 0.005  # after a question in vain, the next that goes along with saves
+_LONGEST_UNTOLD = 0.4  # pause of a worker whom nobody tells: behind a pooler, or beside one who is told
+_LISTEN_PAUSE = 1.0  # until a queue of which another worker is told is tried again
+_REFUSED_PAUSE = 1.0
+
+
+class Asking:
+    """The times of a worker's questions, and the queues of whose work its connection is told."""
+
+    def __init__(self, schema: Schema, queues: Sequence[str], wake: Callable[[], None]) -> None:
+        self._schema = schema
+        self._queues = frozenset(queues)
+        self._wake = wake
+        self._heard: frozenset[str] = frozenset()
+        self._listen_at = 0.0
+        self._pauses = BackOff(0.01, 0.8)
+        self._at = self._sent_at = self._empty_at = self._busy_until = 0.0
+
+    # When
+
+    def worked(self) -> None:
+        """Ask at once, and often for a while: there was work, or there is room for more."""
+        self._pauses.reset()
+        self._at = 0.0
+        self._busy_until = _now() + _HOT_TIME
+
+    def due_at(self, *, rides: bool = False) -> float:
+        """Return when to ask next; a question that rides along with saves costs less."""
+        return min(self._at, self._empty_at + _RIDE_PAUSE) if rides else self._at
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether there was work a moment ago."""
+        return _now() < self._busy_until
+
+    def sent(self) -> None:
+        """Note that a question is under way."""
+        self._sent_at = _now()
+
+    def refused(self) -> None:
+        """Note that the database refused it."""
+        self._at = _now() + _REFUSED_PAUSE
+
+    async def found_nothing(self, conn: Connection, worker_id: UUID, next_due: timedelta | None) -> None:
+        """Note that there was nothing to claim, nor will there be before next_due; listen if that lasts."""
+        self._empty_at = _now()
+        if self._empty_at < self._busy_until:
+            self._at = self._empty_at + max(_HOT_PAUSE, _LEFT * (self._empty_at - self._sent_at))
+        elif await self._listen(conn, worker_id):
+            self._at = 0.0
+        else:
+            pause = self._pauses.pause()
+            if self._heard != self._queues:
+                pause = min(pause, _LONGEST_UNTOLD)
+            if next_due is not None:
+                pause = min(pause, max(_HOT_PAUSE, next_due.total_seconds()))
+            self._at = self._empty_at + pause
+
+    # Being told
+
+    def connected(self, conn: Connection) -> None:
+        """Begin with a new connection."""
+        self._heard, self._listen_at = frozenset(), 0.0
+        conn.add_notify_handler(lambda _: None)  # that something came is all; kept for others they would pile up
+
+    async def _listen(self, conn: Connection, worker_id: UUID) -> bool:
+        missing = self._queues - self._heard
+        if not missing or conn.prepare_threshold is None or _now() < self._listen_at:
+            return False
+        self._listen_at = _now() + _LISTEN_PAUSE
+        cursor = await conn.execute(self._schema(_sql.LISTEN), {"worker_id": worker_id, "queues": list(missing)})
+        row = await cursor.fetchone()
+        assert row is not None
+        self._heard |= frozenset(row[0])
+        return bool(row[0])
+
+    @property
+    def must_leave(self) -> bool:
+        """Whether it is still told of queues though it has work."""
+        return bool(self._heard) and self.is_hot
+
+    async def leave(self, conn: Connection) -> None:
+        """Be told no more; called in a pipeline, whose end brings the answer."""
+        queues, self._heard, self._listen_at = list(self._heard), frozenset(), 0.0
+        await conn.execute(self._schema(_sql.UNLISTEN), {"queues": queues})
+
+    @contextmanager
+    def ears(self, conn: Connection | None) -> Iterator[None]:
+        """Hear what is told on a connection that is at rest; its end is heard as well."""
+        if conn is None or conn.closed or not self._heard:
+            yield
+            return
+        loop, fd = asyncio.get_running_loop(), conn.fileno()
+        loop.add_reader(fd, self._told)
+        try:
+            yield
+        finally:
+            loop.remove_reader(fd)
+
+    def _told(self) -> None:
+        self.worked()
+        self._wake()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
