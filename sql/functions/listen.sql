@@ -77,7 +77,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_queue record;
-  v_got text[] := '{}';
+  v_got text[] := array[]::text[];
 begin
   for v_queue in
     select distinct q.name, perdure._queue_key(q.name) as key
@@ -91,7 +91,7 @@ begin
         and l.classid::bigint << 32 | l.objid::bigint = v_queue.key
     ) or pg_try_advisory_lock(v_queue.key) then
       execute format('listen %I', 'perdure' || ':' || v_queue.key);
-      v_got := v_got || v_queue.name;
+      v_got := array_append(v_got, v_queue.name);
     end if;
   end loop;
   return v_got;

@@ -36,6 +36,8 @@ DYNAMIC = {
     "_revoke_all": "revokes what the matrix gave to a role known by name",
     "_cron_schedule": "calls pg_cron, which may not be there",
     "disable_cron": "calls pg_cron, which may not be there",
+    "listen": "LISTEN takes a name, no parameter",
+    "unlisten": "so does UNLISTEN",
     "_stop_all": "locks partitions, which are known by name",
     "_make_parts": "makes partitions",
     "_attach": "makes a table a partition",

@@ -283,3 +283,18 @@ def test_a_prepared_step_keeps_its_worker_from_being_buried_until_it_is_ended(pr
     assert {each.run_id for each in heir.claim(10)} >= {held.run_id}
     assert prepared.value("select count(*) from perdure.violations") == 0
     assert call(conn, "drain")[0]["skipped"] == 0
+
+
+@pytest.mark.slow
+def test_a_start_beside_a_worker_that_waits_can_be_prepared_unless_it_is_to_notify(prepared: Database) -> None:
+    """What carries a NOTIFY cannot be prepared, so nothing does where transactions can be prepared."""
+    session = prepared.connect()
+    worker = Worker(prepared, conn=session)
+    assert scalar(session, "listen", worker_id=worker.worker_id) == ["default"]
+    client = prepared.connect(autocommit=False)
+    start(client)
+    client.execute("prepare transaction 'started'")
+    prepared.admin.execute("select perdure.put_setting('notify', '\"always\"')")
+    start(client)
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
+        client.execute("prepare transaction 'told'")

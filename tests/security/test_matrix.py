@@ -34,6 +34,9 @@ put_workflow                .       x        .        x
 register_worker             .       x        .        .
 worker_lock                 .       x        .        .
 beat                        .       x        .        .
+listen                      .       x        .        .
+unlisten                    .       x        .        .
+next_due                    .       x        .        .
 claim_runs                  .       x        .        .
 read_steps                  .       x        .        .
 save_steps                  .       x        .        .

@@ -322,6 +322,9 @@ CALLS: tuple[Call, ...] = (
     ),
     Call("worker_lock", lambda stage: _of_worker(stage)),
     Call("beat", lambda stage: _of_worker(stage, runs_held=1)),
+    Call("listen", lambda stage: _of_worker(stage)),
+    Call("unlisten", lambda stage: {"queues": [stage.name]}),
+    Call("next_due", lambda stage: _of_worker(stage)),
     Call("claim_runs", _claim, again=None, says="After a lost answer ask worker_runs"),
     Call("read_steps", _one(Stage.completed)),
     Call(

@@ -212,6 +212,6 @@ CALLS: dict[str, Call] = {
 
 # What concerns no run: names, roles, settings, jobs.
 OF_NO_RUN = {
-    "put_workflow", "put_queue", "put_setting", "register_worker", "worker_lock", "grant_role", "revoke_role",
+    "put_workflow", "put_queue", "put_setting", "register_worker", "worker_lock", "listen", "unlisten", "next_due", "grant_role", "revoke_role",
     "enable_cron", "disable_cron", "version", "selftest", "run_ticks", "truncate_wake", "rotate", "await", "hold", "adopt", "at_risk", "recorded_since",
 }  # fmt: skip

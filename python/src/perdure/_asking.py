@@ -90,7 +90,7 @@ class Asking:
     def connected(self, conn: Connection) -> None:
         """Begin with a new connection."""
         self._heard, self._listen_at = frozenset(), 0.0
-        conn.add_notify_handler(lambda _: None)  # that something came is all; kept for others they would pile up
+        conn.add_notify_handler(lambda _: self._told())  # beside an answer; at rest the ears hear it first
 
     async def _listen(self, conn: Connection, worker_id: UUID) -> bool:
         missing = self._queues - self._heard
