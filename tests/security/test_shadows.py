@@ -58,6 +58,9 @@ def test_no_function_procedure_or_view_runs_into_a_trap(database: Database, trap
     ):
         with pytest.raises(psycopg.Error, match=refusal):
             victim.execute(statement)  # type: ignore[arg-type]
+    beside = Stage(database, database.connect(), "beside")
+    beside.conn.execute("select perdure.listen(%s)", [beside.worker().worker_id])
+    victim.execute("select perdure.start('beside')")
     turn_periods(database, victim)
     assert traps.caught == 0
     unpinned_spring_them(database, traps, victim)
