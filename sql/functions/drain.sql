@@ -187,7 +187,7 @@ begin
   v_read := pg_stat_get_xact_tuples_returned('perdure.wake_drain_idx'::regclass) - v_read;
   if v_read - v_count > 100 then
     perform perdure._keep_heads(
-      'perdure.wake_head', '', v_kept, to_jsonb(coalesce(v_first, _told.now)), _told.now);
+      'perdure.wake_head', '', v_kept, to_jsonb(coalesce(v_first, _told.now)), _told.now, 20);
   end if;
   return next;
 end;

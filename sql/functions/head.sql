@@ -25,7 +25,9 @@ comment on function perdure._recall_heads(text, text, timestamptz) is
 'Read the heads that this session keeps in a setting, where they are of the same reader and their time is not over.
 Null where there are none: all is to be read from the bottom.';
 
-create or replace function perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamptz)
+create or replace function perdure._keep_heads(
+  setting text, whose text, kept jsonb, heads jsonb, read_at timestamptz, pause integer
+)
 returns void
 language plpgsql
 volatile
@@ -37,16 +39,16 @@ begin
     _keep_heads.setting,
     (coalesce(
       _keep_heads.kept,
-      -- a read from the bottom may take a twentieth of the time
       jsonb_build_object(
-        'whose', _keep_heads.whose, 'read_at', _keep_heads.read_at, 'until', v_now + 20 * (v_now - _keep_heads.read_at)))
+        'whose', _keep_heads.whose, 'read_at', _keep_heads.read_at,
+        'until', v_now + _keep_heads.pause * (v_now - _keep_heads.read_at)))
     || jsonb_build_object('heads', _keep_heads.heads))::text,
     false);
 end;
 $$;
-comment on function perdure._keep_heads(text, text, jsonb, jsonb, timestamptz) is
+comment on function perdure._keep_heads(text, text, jsonb, jsonb, timestamptz, integer) is
 'Keep heads for the next calls of this session; kept is what _recall_heads returned.
-After a read from the bottom, which began at read_at, the next one is due after twenty times as long as this one took.';
+After a read from the bottom, which began at read_at, the next one is due after pause times as long as this one took.';
 
 create or replace function perdure._head(head text, now timestamptz)
 returns timestamptz

@@ -115,7 +115,7 @@ begin
     perform perdure._keep_heads(
       'perdure.lane_heads', _lock_lanes.workflows::text, v_kept,
       perdure._lane_heads(_lock_lanes.queues, _lock_lanes.workflows, v_kept -> 'heads', _lock_lanes.now),
-      _lock_lanes.now);
+      _lock_lanes.now, 20);
   end if;
   return v_run_ids;
 end;

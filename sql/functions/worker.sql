@@ -87,6 +87,41 @@ comment on function perdure.worker_lock(uuid) is
 'Take the worker''s advisory lock in this session again, after a reconnect on a direct connection.
 Returns false where another session holds it. Locks nothing else.';
 
+create or replace function perdure._read_held(worker_id uuid, now timestamptz)
+returns table (runs integer, told jsonb)
+language plpgsql
+volatile
+as $$
+declare
+  v_kept constant pg_catalog.jsonb := case when current_setting('perdure.held_head', true) <> '' then
+    perdure._recall_heads('perdure.held_head', _read_held.worker_id::text, _read_held.now) end;
+  v_head constant pg_catalog.timestamptz :=
+    case when v_kept is null then '-infinity' else perdure._head(v_kept ->> 'heads', _read_held.now) end;
+  v_read bigint := pg_stat_get_xact_tuples_returned('perdure.dispatch_worker_idx'::regclass);
+  v_first pg_catalog.timestamptz;
+begin
+  select
+    count(*)::integer,
+    jsonb_agg(jsonb_build_object(
+      'run_id', d.run_id, 'claim', d.claim, 'cancel', d.cancel, 'is_paused', d.is_paused,
+      'is_told', d.told_at is not null)) filter (where d.told_at is not null or d.is_paused),
+    min(d.claimed_at)
+  into runs, told, v_first
+  from perdure.dispatch as d
+  where d.worker_id = _read_held.worker_id and d.claimed_at >= v_head;
+  v_read := pg_stat_get_xact_tuples_returned('perdure.dispatch_worker_idx'::regclass) - v_read;
+  if v_read - runs > 100 then
+    -- a claim commits soon: to read from the bottom may take a two-hundredth of the time, one beat in many
+    perform perdure._keep_heads('perdure.held_head', _read_held.worker_id::text, v_kept,
+      to_jsonb(coalesce(v_first, _read_held.now)), _read_held.now, 200);
+  end if;
+  return next;
+end;
+$$;
+comment on function perdure._read_held(uuid, timestamptz) is
+'Count the runs that a worker holds, and list those that were told something since they were claimed; null where none was.
+Where it read many entries in vain the session keeps a head for its next calls.';
+
 create or replace function perdure.beat(
   worker_id uuid,
   runs_held integer default null,
@@ -117,14 +152,7 @@ begin
     into v_activity
     from jsonb_to_recordset(beat.activity) as a (run_id uuid, key text, since timestamptz, progress jsonb);
   end if;
-  select
-    count(*)::integer,
-    jsonb_agg(jsonb_build_object(
-      'run_id', d.run_id, 'claim', d.claim, 'cancel', d.cancel, 'is_paused', d.is_paused,
-      'is_told', d.told_at is not null)) filter (where d.told_at is not null or d.is_paused)
-  into v_held, v_told
-  from perdure.dispatch as d
-  where d.worker_id = beat.worker_id;
+  select h.runs, h.told into strict v_held, v_told from perdure._read_held(beat.worker_id, v_now) as h;
 
   -- a sign of life that waits for a standby which is gone is a death; nobody misses one that a crash takes back
   if pg_current_xact_id_if_assigned() is null then  -- nothing else was written yet

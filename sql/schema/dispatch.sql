@@ -67,9 +67,10 @@ create index dispatch_suspect_idx on perdure.dispatch (queue, ready_at, run_id)
 where worker_id is null and not is_paused and recoveries >= 2;
 comment on index perdure.dispatch_suspect_idx is 'claim_runs: the one suspect that a worker without a suspect may take.';
 
-create index dispatch_worker_idx on perdure.dispatch (worker_id)
+create index dispatch_worker_idx on perdure.dispatch (worker_id, claimed_at)
 where worker_id is not null;
-comment on index perdure.dispatch_worker_idx is 'recover, beat, worker_runs: what a worker holds.';
+comment on index perdure.dispatch_worker_idx is
+'recover, beat, worker_runs: what a worker holds; beat: from the oldest claim that it still holds on.';
 
 create index dispatch_ends_idx on perdure.dispatch (ends_at)
 where ends_at is not null;

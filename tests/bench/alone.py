@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -48,11 +48,12 @@ class Housekeeper(threading.Thread):
 
     def run(self) -> None:
         """Beat and tick until told to end."""
-        with psycopg.connect(self._dsn, autocommit=True) as conn:
+        with ExitStack() as stack:
+            conns = [stack.enter_context(psycopg.connect(self._dsn, autocommit=True)) for _ in self._workers]
             while not self._end.wait(1.0):
-                for worker_id in self._workers:
+                for conn, worker_id in zip(conns, self._workers, strict=True):
                     conn.execute("select perdure.beat(%s)", [worker_id])
-                conn.execute("select perdure.tick()")
+                conns[0].execute("select perdure.tick()")
 
     def end(self) -> None:
         """End it."""

@@ -717,7 +717,7 @@ CREATE FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with t
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) RETURNS void
+CREATE FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone, pause integer) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -879,6 +879,10 @@ CREATE FUNCTION perdure._raise_unregistered(worker_id uuid, timeline integer) RE
 
 CREATE FUNCTION perdure._random_uuid() RETURNS uuid
     LANGUAGE sql PARALLEL RESTRICTED
+    AS $$…$$;
+
+CREATE FUNCTION perdure._read_held(worker_id uuid, now timestamp with time zone) RETURNS TABLE(runs integer, told jsonb)
+    LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._read_setting(name text) RETURNS jsonb
@@ -2743,7 +2747,7 @@ CREATE INDEX dispatch_predecessor_idx ON perdure.dispatch USING btree (predecess
 
 CREATE INDEX dispatch_suspect_idx ON perdure.dispatch USING btree (queue, ready_at, run_id) WHERE ((worker_id IS NULL) AND (NOT is_paused) AND (recoveries >= 2));
 
-CREATE INDEX dispatch_worker_idx ON perdure.dispatch USING btree (worker_id) WHERE (worker_id IS NOT NULL);
+CREATE INDEX dispatch_worker_idx ON perdure.dispatch USING btree (worker_id, claimed_at) WHERE (worker_id IS NOT NULL);
 
 CREATE INDEX outcome_bad_idx ON ONLY perdure.outcome USING btree (status, run_id, finished_at) WHERE (status <> 'completed'::text);
 
@@ -3041,7 +3045,7 @@ REVOKE ALL ON FUNCTION perdure._is_light(run_ids uuid[], max_rows integer, max_b
 
 REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone, pause integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._kept_for(queue text, is_completed boolean) FROM PUBLIC;
 
@@ -3122,6 +3126,8 @@ REVOKE ALL ON FUNCTION perdure._raise_unknown(what text, name text, known text[]
 REVOKE ALL ON FUNCTION perdure._raise_unregistered(worker_id uuid, timeline integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._random_uuid() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._read_held(worker_id uuid, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._read_setting(name text) FROM PUBLIC;
 

@@ -10,10 +10,10 @@ from uuid import UUID
 import pytest
 
 from support.database import Database, PostgresServer, eventually
-from support.engine import Connection, Held, Worker, call, drain, scalar, signal, start, wait
+from support.engine import Connection, Held, Worker, act, call, drain, scalar, signal, start, wait
 from support.heads import always_keep
 
-LANES, WAKES = "perdure.lane_heads", "perdure.wake_head"
+LANES, WAKES, HELD = "perdure.lane_heads", "perdure.wake_head", "perdure.held_head"
 QUEUES = ("default", "other")
 COMPLETE = """
 select count(*) from perdure.complete_runs(%(worker)s, (
@@ -25,7 +25,7 @@ select count(*) from perdure.complete_runs(%(worker)s, (
 
 def forget(conn: Connection) -> None:
     """Make the next read one from the bottom."""
-    conn.execute("select set_config(%s, '', false), set_config(%s, '', false)", [LANES, WAKES])
+    conn.execute("select set_config(s.name, '', false) from unnest(%s::text[]) as s (name)", [[LANES, WAKES, HELD]])
 
 
 def kept(conn: Connection, setting: str) -> bool:
@@ -193,6 +193,43 @@ def test_heads_that_were_kept_are_taken_back_with_the_transaction(database: Data
     assert len(worker.claim()) == 1
 
 
+def test_a_beat_that_keeps_a_head_counts_and_tells_what_it_did_before(database: Database) -> None:
+    always_keep(database)
+    database.clock.stop()
+    conn, late = database.connect(), database.connect(autocommit=False)
+    conn.execute("select perdure.put_workflow('order')")
+    worker = Worker(database, conn=conn, lease="1 day")
+    call(conn, "start_many", workflow="order", inputs=["{}"] * 3)
+    database.clock.advance(seconds=1)
+    first = worker.claim_one()
+    assert worker.beat(1)["runs"] == [] and kept(conn, HELD)
+    second = worker.on(late).claim_one()  # not to be seen yet
+    database.clock.advance(seconds=5)
+    third = worker.claim_one()
+    cancel(conn, first, third)
+    assert told(worker, 2) == {first.run_id, third.run_id}
+    worker.complete(first)
+    assert told(worker, 1) == {third.run_id}
+    database.clock.advance(seconds=5)
+    assert told(worker, 1) == {third.run_id}
+    late.commit()
+    cancel(conn, second)
+    assert told(worker, 2) == {third.run_id}, "the second lies below the head"
+    forget(conn)
+    assert told(worker, 2) == {second.run_id, third.run_id}
+
+
+def cancel(conn: Connection, *held: Held) -> None:
+    for each in held:
+        act(conn, "cancel", each.run_id)
+    drain(conn)
+
+
+def told(worker: Worker, runs_held: int) -> set[UUID]:
+    """Whom a beat tells of."""
+    return {UUID(run["run_id"]) for run in worker.beat(runs_held)["runs"]}
+
+
 def pages(conn: Connection, statement: str) -> int:
     """How many pages a call touches, its statements' included: the least of five, as the first ones also read catalogs."""
     return min(pages_once(conn, statement) for _ in range(5))
@@ -242,7 +279,8 @@ def test_the_engine_touches_few_pages_however_much_was_done_under_an_old_snapsho
     assert pages(conn, claim) <= 60
     assert pages(conn, "select * from perdure.drain()") <= 10
     assert pages(conn, "select perdure.tick()") <= 80
-    assert kept(conn, LANES) and kept(conn, WAKES)
+    assert pages(conn, f"select perdure.beat('{worker.worker_id}')") <= 40
+    assert kept(conn, LANES) and kept(conn, WAKES) and kept(conn, HELD)
 
     held_open.commit()
     while worker.claim(100):
