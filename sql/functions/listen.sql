@@ -1,5 +1,5 @@
--- Invariant: who waits for work is told by NOTIFY that there is some, and where nobody waits nobody notifies, for commits
--- that carry one wait for each other on the whole server. It may save time, never a run: who is not told asks by itself.
+-- Invariant: who waits for work is told by NOTIFY that there is some, and where nobody waits nobody notifies, since
+-- commits that do wait for each other on the whole server. It may save time, never a run: each asks by itself as well.
 -- Lock order: none, and never waiting. Of the idle workers of a queue one holds its advisory lock; whoever has work for
 -- it looks by taking the lock shared, which hinders nobody who looks, and gives it back at once.
 
