@@ -247,6 +247,8 @@ begin
     select g.ctid from perdure.wake as g
     where g.run_id = any(v_told.run_ids)
       and not exists (select from perdure.dispatch as d where d.run_id = g.run_id)
+      -- one that came after the look, or that a retry is answering
+      and (select true from perdure.act as a where a.run_id = g.run_id and a.applied_at is null limit 1) is null
     for update skip locked
   ));
   applied := coalesce(cardinality(v_held), 0);

@@ -275,3 +275,30 @@ def test_an_act_that_is_asked_during_a_drain_waits_for_the_next(database: Databa
     assert act(conn, "resume", run_id) in ("accepted", "duplicate")
     drain(conn)
     assert state(database, run_id) == "ready"
+
+
+def test_an_act_whose_run_has_ended_is_answered_though_it_comes_during_the_drain(
+    database: Database, conn: Connection
+) -> None:
+    """The drain looked for such acts already, and has their wakes yet to delete."""
+    worker = Worker(database)
+    run_id = start(conn)
+    held = worker.claim_one()
+    signal(conn, run_id, "other")
+    client = database.connect(autocommit=False)
+    assert act(client, "terminate", run_id) == "accepted"
+    assert worker.complete(held) == "done"
+    late = database.value("select pg_get_functiondef('perdure._drop_late_acts'::regproc)")
+    assert late.count("end loop;") == 1
+    database.admin.execute(late.replace("end loop;", "end loop; perform pg_advisory_xact_lock(7);"))
+    holder = database.connect(autocommit=False)
+    holder.execute("select pg_advisory_xact_lock(7)")
+    drainer = database.connect()
+    draining = in_background(drain, drainer)
+    database.wait_blocked(drainer, by=holder.info.backend_pid)
+    client.commit()
+    holder.commit()
+    draining.result(timeout=10)
+    drain(conn)
+    assert database.value("select answer from perdure.act") == "finished"
+    assert database.value("select count(*) from perdure.wake") == 0
