@@ -238,7 +238,7 @@ begin
   if perdure._hold() is not null then
     return;
   end if;
-  perform perdure.drain();
+  perform perdure._drain(1000);
   v_now := perdure._now();  -- after the drain: what it made ready is due
   v_run_ids := perdure._lock_claimable(claim_runs.worker_id, claim_runs.max_runs, v_now);
   if coalesce(cardinality(v_run_ids), 0) = 0 then

@@ -196,25 +196,18 @@ comment on function perdure._told(integer, timestamptz) is
 'Read the oldest wakes, at most max_runs: whose they are, null where there is none; and from where they were read.
 Where it read many entries in vain the session keeps a head for its next calls.';
 
-create or replace function perdure.drain(max_runs integer default 1000)
+create or replace function perdure._drain(max_runs integer)
 returns table (applied integer, skipped integer)
 language plpgsql
 volatile
-security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_hashjoin = off
-set enable_mergejoin = off
-set enable_seqscan = off
-set jit = off
 as $$
 declare
-  v_now constant timestamptz := perdure._now();
-  v_told record;
-  v_held uuid[];
-  v_sound uuid[];
+  v_now constant pg_catalog.timestamptz := perdure._now();
+  v_told pg_catalog.record;
+  v_held pg_catalog.uuid[];
+  v_sound pg_catalog.uuid[];
 begin
-  select t.run_ids, t.head into strict v_told from perdure._told(drain.max_runs, v_now) as t;
+  select t.run_ids, t.head into strict v_told from perdure._told(_drain.max_runs, v_now) as t;
   if v_told.run_ids is null or perdure._hold() is not null then
     applied := 0;
     skipped := 0;
@@ -230,7 +223,7 @@ begin
     inner join perdure.dispatch as d on d.run_id = w.run_id
     where w.told_at >= v_told.head
     order by w.told_at, w.run_id
-    limit drain.max_runs
+    limit _drain.max_runs
     for update of d skip locked
   ) as l;
   delete from perdure.wake as w where w.run_id = any(v_held);  -- before the look, never after it
@@ -257,6 +250,25 @@ begin
   inner join perdure.dispatch as d on d.run_id = t.run_id
   where t.run_id <> all(coalesce(v_held, '{}'));
   return next;
+end;
+$$;
+comment on function perdure._drain(integer) is 'Look at the runs that were told something, at most max_runs.
+Returns how many were looked at and how many were skipped because somebody held them.';
+
+create or replace function perdure.drain(max_runs integer default 1000)
+returns table (applied integer, skipped integer)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+  return query select d.applied, d.skipped from perdure._drain(drain.max_runs) as d;
 end;
 $$;
 comment on function perdure.drain(integer) is

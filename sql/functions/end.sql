@@ -83,6 +83,8 @@ as $$
 declare
   v_limit constant bigint := perdure._payload_limit();
   v_lock pg_catalog.record;
+  v_ends perdure.outcome[];
+  v_is_as_asked boolean;
 begin
   v_lock := perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends);
   if perdure._is_above(_end_claimed.ends, v_limit) then
@@ -94,8 +96,8 @@ begin
 
   -- look: an act that was asked first decides how the run ends
   perform perdure._apply_acts(v_lock.held);
-  perform perdure._end_runs((
-    select array_agg(perdure._outcome(
+  select
+    array_agg(perdure._outcome(
       a.run_id,
       coalesce(d.cancel, _end_claimed.status),
       a.result,
@@ -104,11 +106,17 @@ begin
           perdure._reason_error(d.run_id, d.cancel) || jsonb_strip_nulls(jsonb_build_object('raised', a.error))
         when _end_claimed.status = 'failed' then
           coalesce(a.error, jsonb_build_object('type', 'unknown', 'message', null))
-      end))
-    from jsonb_to_recordset(_end_claimed.ends) as a (run_id uuid, result jsonb, error jsonb)
-    inner join perdure.dispatch as d on d.run_id = a.run_id
-    where a.run_id = any(v_lock.held)
-  ));
+      end)),
+    bool_and(d.cancel is null)
+  into v_ends, v_is_as_asked
+  from jsonb_to_recordset(_end_claimed.ends) as a (run_id uuid, result jsonb, error jsonb)
+  inner join perdure.dispatch as d on d.run_id = a.run_id
+  where a.run_id = any(v_lock.held);
+  perform perdure._end_runs(v_ends);
+  if v_is_as_asked and cardinality(v_ends) = jsonb_array_length(_end_claimed.ends) then
+    return query select e.run_id, 'done' from unnest(v_ends) as e;
+    return;
+  end if;
 
   return query
   select

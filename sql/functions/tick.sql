@@ -106,7 +106,7 @@ begin
   if v_held is not null then
     return jsonb_build_object('held', v_held);
   end if;
-  select d.applied, d.skipped into strict v_drained from perdure.drain() as d;
+  select d.applied, d.skipped into strict v_drained from perdure._drain(1000) as d;
   return jsonb_build_object(
     'drained', v_drained.applied,
     'skipped', v_drained.skipped,

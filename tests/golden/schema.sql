@@ -273,6 +273,10 @@ CREATE FUNCTION perdure._do_chore(name text, due text[], now timestamp with time
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._drain(max_runs integer) RETURNS TABLE(applied integer, skipped integer)
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._drop_guards(but text) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -2946,6 +2950,8 @@ REVOKE ALL ON FUNCTION perdure._distance(a text, b text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._do(work text, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._do_chore(name text, due text[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._drain(max_runs integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._drop_guards(but text) FROM PUBLIC;
 

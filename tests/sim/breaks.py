@@ -7,12 +7,12 @@ Change = tuple[str, str]
 # name -> function -> what is changed in it
 BREAKS: dict[str, dict[str, list[Change]]] = {
     "a_drain_that_looks_before_it_deletes": {
-        "drain": [
+        "_drain": [
             ("  delete from perdure.wake as w where w.run_id = any(v_held);  -- before the look, never after it\n", ""),
             (
-                "  perform perdure._drop_late_acts(v_told);\n",
+                "  perform perdure._drop_late_acts(v_told.run_ids);\n",
                 "  delete from perdure.wake as w where w.run_id = any(v_held);\n"
-                "  perform perdure._drop_late_acts(v_told);\n",
+                "  perform perdure._drop_late_acts(v_told.run_ids);\n",
             ),
         ]
     },
@@ -52,7 +52,7 @@ BREAKS: dict[str, dict[str, list[Change]]] = {
         "save_transaction_step": [("  for share;\n", "  for key share;\n")],
     },
     "an_end_that_does_not_look_at_acts": {
-        "_end_claimed": [("  perform perdure._apply_acts(v_held);\n", "")],
+        "_end_claimed": [("  perform perdure._apply_acts(v_lock.held);\n", "")],
     },
     "a_restart_without_grace": {
         "_is_dead": [("_is_dead.now >= _is_dead.calm_since + least(w.lease, interval '5 seconds')", "true")],
@@ -72,6 +72,6 @@ BREAKS: dict[str, dict[str, list[Change]]] = {
         "_look": [(" and not v_answered ? d.run_id::text", "")],
     },
     "a_claim_that_is_given_twice": {
-        "_lock_claimable": [("      for update skip locked\n", "")],
+        "_lock_lanes": [("      for update skip locked\n", "")],
     },
 }

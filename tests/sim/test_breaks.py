@@ -10,6 +10,7 @@ from sim.breaks import BREAKS
 from sim.rules import Violation
 from sim.sessions import Arena, Refused, quiet_server
 from sim.simulation import Failure, simulate
+from support.database import Database
 
 # Those that a few seeds tell; `python -m sim.soak --break NAME` looks for the others.
 SOON = (
@@ -49,3 +50,11 @@ def test_the_simulation_finds(arena: Arena, name: str) -> None:
         arena.restore()
     # a broken promise, or an error that no worker may get
     assert isinstance(found.value.__cause__, (Violation, Refused))
+
+
+def test_each_break_fits_the_engine(database: Database) -> None:
+    for name, functions in BREAKS.items():
+        for function, changes in functions.items():
+            text = database.value("select pg_get_functiondef(to_regproc(%s))", f"perdure.{function}")
+            for old, new in changes:
+                assert text and old in text and old != new, f"{name}: {function} does not say {old!r}"
