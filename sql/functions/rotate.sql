@@ -13,6 +13,9 @@ declare
   v_kept pg_catalog.uuid[];
   v_did pg_catalog.text;
 begin
+  if to_regclass(format('perdure.%I', 'run_dropped' || _take_over.suffix)) is not null then
+    return 'busy';  -- it was made anew, and the keys of what was dropped then are still being freed
+  end if;
   v_did := perdure._guard_old(_take_over.ends);
   if v_did is not null then
     return v_did;

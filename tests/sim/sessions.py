@@ -23,6 +23,7 @@ from typing import Any
 
 from psycopg import pq
 
+from sim import periods
 from support import provision
 from support.bodies import between_statements
 from support.database import FORGETFUL, Database, PostgresServer, any_server, private_server, remove
@@ -319,7 +320,7 @@ class Arena:
         self._changed: set[str] = set()
         self.onlooker = Wire(self.dsn(database.superuser), 0.5)
         self.onlooker.execute("set plan_cache_mode = force_generic_plan")
-        for statement in (_PREPARE, _TIMELESS, _VIOLATIONS):
+        for statement in (_PREPARE, periods.PREPARE, _TIMELESS, _VIOLATIONS):
             self.script(statement)
         self._add_pauses()
         self.onlooker.execute(f"select pg_advisory_lock({_PAUSE})")
@@ -376,7 +377,7 @@ class Arena:
         self.onlooker.execute(
             "update perdure.install set held_at = null, held_by = null, hold_reason = null, ended_reason = null"
         )
-        self.onlooker.execute("select perdure._write_identity()")
+        self.onlooker.execute("select perdure._write_identity(), sim.begin_periods()")
         self.onlooker.execute(
             "select setval('sim.clock', 1), setval('sim.started', 1), setval('sim.timeline', 1), "
             "setval('sim.dice', 1), setval('sim.pauses', 1), setval('perdure.signal_sequence', 1)"

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from sim import periods
 from sim.people import Person
 from sim.rules import Violation, is_held, waits_of
 from sim.sessions import Arena, micros
@@ -74,6 +75,7 @@ class Simulation:
         self.workers: list[Worker] = []
         self.people: list[Person] = []
         self.plan = Plan.make(self.world.chance)
+        self.turns = random.Random(seed)  # of its own: what else a seed decides stays as it is
 
     def run(self) -> Result:
         """Simulate; raises Failure."""
@@ -164,6 +166,8 @@ class Simulation:
             world.damage.mend()
         if world.happens(faults.jump, "time jumps"):
             self._jump()
+        if not self.plan.bad_runs and self.turns.random() < faults.turn:
+            periods.turn(world, self.turns)
 
     def _lose_all(self) -> None:
         for session in self.world.sessions():
@@ -186,6 +190,7 @@ class Simulation:
         self._lose_all()
         self._be_away()
         if plan.disaster != "cluster upgraded":
+            periods.forget_copy(world)
             world.arena.past.go_back()
             world.went_back()
         if plan.disaster == "failover with loss":
@@ -280,6 +285,8 @@ class Simulation:
                     next(actor.turns)
             world.damage.mend()
             self.world.check([])
+            if not self.plan.bad_runs:
+                periods.turn(world, self.turns)
             if not world.seen["dispatch"] and not world.seen["wake"]:
                 break
             if n % 3 == 2 and not world.waits.all and operator.is_done:

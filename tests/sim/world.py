@@ -52,11 +52,12 @@ class Faults:
     jump: float = 0.035
     strike: float = 0.025
     mend: float = 0.06
+    turn: float = 0.6  # most of the time somebody is at work
 
     @classmethod
     def none(cls) -> Faults:
         """Nothing goes wrong any more."""
-        return cls(*(0.0 for _ in range(12)))
+        return cls(*(0.0 for _ in range(13)))
 
 
 class Session:

@@ -610,3 +610,17 @@ def test_what_changes_while_a_copy_is_made_lets_it_begin_anew(weeks: Database, c
     assert outcome(weeks, failed) == ("completed" if what == "retry" else "failed")
     assert not [name for name in tables(weeks) if "staged" in name]
     assert violations(weeks) == []
+
+
+def test_a_period_that_was_made_anew_goes_only_when_the_keys_of_its_first_loss_are_free(
+    weeks: Database, conn: Connection
+) -> None:
+    many(weeks, 7000, failed=3500)
+    weeks.clock.advance(days=15)
+    while rotate(weeks).get("period") != "rewritten":
+        pass
+    assert [name for name in tables(weeks) if "dropped" in name]
+    call(conn, "put_setting", name="failed_retention", value=Jsonb("1 day"))
+    assert "dropped" in turn(weeks)
+    assert weeks.value("select count(*) from perdure.run") == 0
+    assert weeks.value("select count(*) from perdure.run_key") == 0
