@@ -289,8 +289,8 @@ saves is an array of objects with run_id, claim, key, kind, ordinal, and result 
 alone); lost (drop the run). With the first two come ordinal and saved_at, with on_record all that is on record: result,
 error, kind, fingerprint (hex); what was saved now is on record as it was sent.
 Raises PD002 where the worker is not registered, 22023 for what is not complete or names a run by two claims, PD010 for
-a too large result, 55000 outside READ COMMITTED. Locks the worker''s row and the runs'' dispatch rows shared, without
-waiting.';
+a too large result, 55000 outside READ COMMITTED. Locks the worker''s row and the runs'' dispatch rows shared, those of
+runs with deaths on record for update, without waiting.';
 
 create or replace function perdure.save_transaction_step(worker_id uuid, save jsonb)
 returns jsonb

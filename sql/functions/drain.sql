@@ -1,6 +1,6 @@
 -- Invariant: a wake commits with its cause, is deleted before the look, and survives a row that was skipped. So
 -- whatever is told is looked at by somebody, later than it was told.
--- Lock order: dispatch by run_id without waiting, then the wakes of the rows got, then inserts.
+-- Lock order: dispatch in the order told without waiting, then the wakes of the rows got, then inserts.
 
 create or replace function perdure._end_by_act(run_id uuid, status text)
 returns void

@@ -1,4 +1,4 @@
--- Invariant: a head tells from where a queue is worth reading; it may cost time, never a run. Whatever appears below
+-- Invariant: a head tells from where an index is worth reading; it may cost time, never a run. Whatever appears below
 -- it (a transaction that commits late, a clock that was set back) is found by the next read from the bottom.
 -- Lock order: none; a session keeps its heads for itself, in a setting that its rollback takes back.
 -- Why: while some transaction keeps an old snapshot, the index entries of all that was done since stay before the first

@@ -100,8 +100,8 @@ $$;
 comment on function perdure.listen(uuid, text[]) is
 'Have this session told by NOTIFY when there is work in queues of the worker, all of them where queues is null.
 Of all sessions one is told of a queue. Returns the queues of which this one is told, from the end of the transaction on:
-claim once more after it, then wait. Of the others another worker is told; ask by claiming now and then in any case. For
-direct connections only: the session holds an advisory lock for each queue, until unlisten or its end.
+claim once more after it, then wait. Of the others another worker is told; ask by claiming each second in any case, for
+of what is due later than that a start tells nobody. For direct connections only: the session holds an advisory lock for each queue, until unlisten or its end.
 To be undone as soon as there is work, because each start beside it carries a NOTIFY. Locks nothing else.';
 
 create or replace function perdure.unlisten(queues text[])

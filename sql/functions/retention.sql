@@ -2,8 +2,8 @@
 -- as the run. A period goes as a whole, without a DELETE: the few of its runs that are to be kept move to _old first;
 -- where they are many it is made anew without the others (rewrite.sql). What is in _old, and the keys of runs that are
 -- gone, go row by row, in small rounds.
--- Lock order: chore, then as period.sql says; of a round: the keys' rows, then outcomes, all without waiting. Each is a
--- transaction of its own: what is left half done by a kill was not done.
+-- Lock order: chore, then as period.sql says. Each round is a transaction of its own: what a kill leaves half done was
+-- not done.
 
 create or replace function perdure._kept_for(queue text, is_completed boolean)
 returns interval

@@ -106,6 +106,7 @@ declare
   v_detail pg_catalog.jsonb;
 begin
   select g.* into strict v_group from perdure._group(_begin_copy.since) as g;
+  -- four become one in any case, so that few partitions are alive
   if cardinality(v_group.suffixes) = 0
     or cardinality(v_group.suffixes) < 4 and not perdure._pays(v_group.begins, v_group.ends, _begin_copy.now)
   then
@@ -130,7 +131,8 @@ end;
 $$;
 comment on function perdure._begin_copy(text, timestamptz, timestamptz) is
 'Begin to make periods that are due anew, where it pays.
-Returns copying; kept where it does not, and waits where the period named cannot, for its unfinished runs.';
+Returns copying; kept where it does not, or the keys of its former self are still being freed; waits where the period named
+cannot, for its unfinished runs.';
 
 create or replace function perdure._to_copy(after uuid, upto uuid, began timestamptz)
 returns table (run_id uuid, is_ended boolean)

@@ -1,6 +1,7 @@
 -- Invariant: rotate does a bounded piece of work; whatever it leaves is done by a later call. It changes the tables
 -- themselves, so its transaction must end with it: run_ticks sees to that.
--- Lock order: chore without waiting, then as period.sql and retention.sql say.
+-- Lock order: chore without waiting, then as period.sql says; of a round in _old or of keys: the keys' rows, then
+-- outcomes, without waiting.
 
 create or replace function perdure._take_over(suffix text, begins uuid, ends uuid, now timestamptz)
 returns text
@@ -41,7 +42,7 @@ end;
 $$;
 comment on function perdure._take_over(text, uuid, uuid, timestamptz) is
 'Drop the period after _old, which takes over the few of its runs that are to be kept.
-Returns dropped; guarded and busy as _guard_old does; null where they are too many, or too large, to be moved at once.
+Returns dropped; guarded as _guard_old does; busy while somebody is at work, or former keys are being freed; null where they are too many, or too large, to be moved at once.
 Raises as _stop_all does.';
 
 create or replace function perdure._drop_period(now timestamptz)
@@ -176,7 +177,12 @@ begin
     ' from (select run_id, workflow, key from perdure.%I where key is not null and run_id > $1 order by run_id limit 1000) as r',
     v_dropped) into v_ids, v_workflows, v_keys using coalesce(v_after, '00000000-0000-0000-0000-000000000000');
   if v_ids is null then
-    execute format('drop table perdure.%I', v_dropped);
+    begin
+      execute format('drop table perdure.%I', v_dropped);
+    exception
+      when lock_not_available or deadlock_detected then
+        return 0;  -- a dump reads it, say: later
+    end;
     update perdure.chore as c set detail = '{}' where c.name = 'keys';
     return 1;
   end if;

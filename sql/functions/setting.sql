@@ -87,5 +87,5 @@ end;
 $$;
 comment on function perdure.put_setting(text, jsonb, text) is
 'Change a setting of the install; audited each time, also when nothing changes.
-Raises 22023 for an unknown setting, a value of another JSON type, a limit that is not a whole number from 1 byte to
+Raises 22023 for an unknown setting, a value of another JSON type, a notify that is not auto, always or never, a limit that is not a whole number from 1 byte to
 64 MB, or a time that is no interval from 0 to 100 years (a period: 1 day to 1 year), 55P03 after 5 s behind an open transaction that puts it too. Locks the setting''s row.';

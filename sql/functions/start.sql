@@ -308,7 +308,7 @@ begin
     v_default.max_recoveries
   from unnest(v_ids, v_is_new) with ordinality as a (run_id, is_new, ordinality)
   where a.is_new and a.run_id is not null;
-  perform perdure._notify(v_default.queue);
+  perform perdure._notify(v_default.queue) where coalesce(start_many.start_at, v_now) < v_now + interval '1 second';
   return query
   select a.ordinality::integer, a.run_id, a.is_new
   from unnest(v_taken, v_is_new) with ordinality as a (run_id, is_new, ordinality)

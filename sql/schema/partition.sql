@@ -16,7 +16,7 @@ comment on column perdure.chore.name is
 no chores but tell of those.';
 comment on column perdure.chore.next_at is 'Not before this time.';
 comment on column perdure.chore.detail is
-'periods: waits, why a period that is due stays; dropped: to, up to which run_id; copy: the
+'periods: waits, which period is due and stays, and since when; dropped: to, up to which run_id; copy: the
 periods that are made anew, and how far that came; keys: after, up to where they are freed.';
 
 insert into perdure.chore (name, next_at)

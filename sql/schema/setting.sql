@@ -18,7 +18,7 @@ insert into perdure.setting (name, value, description) values
 ('retention', '"7 days"', 'How long completed runs are kept at least; a queue may have its own.'),
 ('failed_retention', '"30 days"', 'How long other ended runs are kept at least; a queue may have its own.'),
 ('partition_period', '"7 days"', 'How long a partition is, 1 day to 1 year; a third of retention where longer.'),
-('notify', '"auto"', 'Whether a start tells a worker that waits. auto: unless transactions can be prepared.'),
+('notify', '"auto"', 'Whether work tells a worker that waits. auto: unless transactions can be prepared.'),
 ('allow_unknown_names', 'false', 'Whether start accepts workflows and queues that nobody has registered.');
 
 create table perdure.timeline (

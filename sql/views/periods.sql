@@ -54,7 +54,7 @@ left join perdure.chore as h on h.name = 'periods'
 left join perdure.chore as d on d.name = 'dropped';
 
 comment on view perdure.periods is
-'How the runs that are kept are cut by the time of their start: each period is dropped as a whole.';
+'How the runs that are kept are cut by the time of their start: each period is dropped as a whole, or made anew without what is over.';
 comment on column perdure.periods.name is 'Partition of run; those of the other tables are called alike.';
 comment on column perdure.periods.begins_at is 'From when on its runs were started; null for what outlived its period.';
 comment on column perdure.periods.ends_at is 'Up to when; null for the last one, which is empty until its time comes.';

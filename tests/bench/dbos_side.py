@@ -77,7 +77,7 @@ class DbosSide:
             config={
                 "name": "bench",
                 "system_database_url": dsn,
-                "executor_id": options.executor,
+                "executor_id": "a",
                 "application_version": "1",
                 "log_level": "ERROR",
                 "sys_db_pool_size": _THREADS,

@@ -24,8 +24,6 @@ class WorkOptions:
     """How many runs it holds at a time."""
     is_quick: bool = False
     """Whether it polls for latency's sake."""
-    executor: str = "a"
-    """The name that DBOS recovers by."""
     hangs: bool = False
     """Whether the second step of `held` waits for ever, until the process is killed."""
     effects: str = ""

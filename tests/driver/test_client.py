@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -14,6 +14,8 @@ from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import perdure
+from perdure._results import ResultPoller
+from support.aio import until
 from support.database import Database
 from support.engine import Worker, state
 
@@ -166,16 +168,20 @@ async def test_a_result_is_waited_for_only_so_long(app: perdure.App, order: Orde
     )
 
 
-async def test_all_who_wait_ask_in_one_query(app: perdure.App, order: Order, database: Database) -> None:
+async def test_all_who_wait_ask_in_one_query(app: perdure.App, order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    ask = ResultPoller._ask
+
+    async def noted(poller: ResultPoller, conn: Any, run_ids: list[UUID]) -> Any:
+        asked.append(len(run_ids))
+        return await ask(poller, conn, run_ids)
+
+    monkeypatch.setattr(ResultPoller, "_ask", noted)
     run_ids = await app.start_many(order, [{"n": n} for n in range(100)])
     async with app:
         waiting = [asyncio.ensure_future(app.handle(order, run_id).result()) for run_id in run_ids]
-        await asyncio.sleep(0.3)
-        count = database.value(
-            "select count(*) from pg_stat_activity where datname = current_database() and query like '%%run_results%%'"
-            " and application_name = 'perdure client'"
-        )
-        assert count == 1
+        await until(lambda: len(asked) >= 10)
+        assert asked[:10] == [100] * 10
         async with app.worker():
             assert await asyncio.gather(*waiting) == list(range(100))
 

@@ -306,7 +306,7 @@ def test_a_common_question_to_the_views_is_answered_by_index(crowded: Database) 
     assert_none(found, "reads more pages than the question is worth")
 
 
-def test_a_table_belongs_to_the_list_of_small_ones_or_is_watched(database: Database) -> None:
+def test_the_lists_of_this_file_name_tables_that_there_are(database: Database) -> None:
     tables = {
         row[0]
         for row in database.admin.execute(

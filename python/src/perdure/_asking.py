@@ -42,7 +42,7 @@ class Asking:
         self._wake = wake
         self._heard: frozenset[str] = frozenset()
         self._listen_at = 0.0
-        self._pauses = BackOff(0.01, 0.8)
+        self._pauses = BackOff(0.01, 0.8)  # up to a second: of what is due later than that a start tells nobody
         self._at = self._sent_at = self._empty_at = self._busy_until = 0.0
 
     # When

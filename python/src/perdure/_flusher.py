@@ -227,7 +227,8 @@ class Flusher:
         """Send calls in one transaction; on a refusal find the call that it is about."""
         if not calls and not claimable and not self._asking.must_leave:
             return
-        self._asking.sent()
+        if claimable:
+            self._asking.sent()
         try:
             answers, claimed = await self._transact(conn, worker_id, calls, claimable)
         except (psycopg.Error, ValueError, OverflowError) as error:

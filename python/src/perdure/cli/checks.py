@@ -245,7 +245,7 @@ def periods(db: Session) -> Iterator[Finding]:
     elif overdue > timedelta(days=1):
         yield Finding(
             "warning", "retention", f"a period that was to be dropped {duration(overdue)} ago is still there{': ' if waits else ''}{waits or ''}",
-            f"See the view {schema}.periods; a shorter failed_retention lets it go sooner."
+            f"See the view {schema}.periods: it goes once fewer of its runs are unfinished."
             if waits
             else "Some transaction that stays open is in the way (pg_stat_activity), or nobody ticks."
             f" By hand, in psql: call {schema}.run_ticks(0);",
