@@ -1,4 +1,5 @@
--- Invariant: a claim reads its lanes, one queue and one priority each, in the order of their priority, but for the probes.
+-- Invariant: a claim reads its lanes, one queue and one priority each, in the order of their priority, but for the
+-- probes.
 -- Lock order: dispatch in the order of the lanes, without waiting.
 -- Lanes are read by equality: one ORDER BY over all priorities would read every sleeper before them.
 
