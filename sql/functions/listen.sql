@@ -31,7 +31,7 @@ begin
     end
     from perdure.setting as s
     where s.name = 'notify'
-  ) and pg_notification_queue_usage() < 0.5;  -- full, it would fail the commit
+  ) and pg_notification_queue_usage() < 0.001;  -- more than some MB: one who is told is frozen; full, it fails commits
 end;
 $$;
 comment on function perdure._may_notify() is
@@ -78,18 +78,21 @@ as $$
 declare
   v_queue record;
   v_got text[] := array[]::text[];
+  v_held constant bigint[] := array(  -- a second time it would have to be given back twice
+    select l.classid::bigint << 32 | l.objid::bigint
+    from pg_locks as l
+    where l.locktype = 'advisory' and l.pid = pg_backend_pid() and l.objsubid = 1 and l.mode = 'ExclusiveLock');
 begin
+  if not perdure._may_notify() then
+    return v_got;
+  end if;
   for v_queue in
     select distinct q.name, perdure._queue_key(q.name) as key
     from perdure.worker as w
     cross join unnest(w.queues) as q (name)
     where w.worker_id = listen.worker_id and (listen.queues is null or q.name = any(listen.queues))
   loop
-    if exists (  -- a second time it would have to be given back twice
-      select from pg_locks as l
-      where l.locktype = 'advisory' and l.pid = pg_backend_pid() and l.objsubid = 1 and l.mode = 'ExclusiveLock'
-        and l.classid::bigint << 32 | l.objid::bigint = v_queue.key
-    ) or pg_try_advisory_lock(v_queue.key) then
+    if v_queue.key = any(v_held) or pg_try_advisory_lock(v_queue.key) then
       execute format('listen %I', 'perdure' || ':' || v_queue.key);
       v_got := array_append(v_got, v_queue.name);
     end if;
@@ -99,9 +102,10 @@ end;
 $$;
 comment on function perdure.listen(uuid, text[]) is
 'Have this session told by NOTIFY when there is work in queues of the worker, all of them where queues is null.
-Of all sessions one is told of a queue. Returns the queues of which this one is told, from the end of the transaction on:
-claim once more after it, then wait. Of the others another worker is told; ask by claiming each second in any case, for
-of what is due later than that a start tells nobody. For direct connections only: the session holds an advisory lock for each queue, until unlisten or its end.
+Of all sessions one is told of a queue, none where the setting notify forbids it. Returns the queues of which this one is
+told, from the end of the transaction on: claim once more after it, then wait. Of the others another worker is told; ask
+by claiming each second in any case, for of what is due later than that a start tells nobody. For direct connections
+only: the session holds an advisory lock for each queue, until unlisten or its end.
 To be undone as soon as there is work, because each start beside it carries a NOTIFY. Locks nothing else.';
 
 create or replace function perdure.unlisten(queues text[])

@@ -305,3 +305,29 @@ async def test_a_long_history_comes_whole(bench: Bench) -> None:
     await until(lambda: run_id in bench.holder.rows)
     row, later = bench.holder.rows[run_id], bench.holder.later[run_id]
     assert [step["ordinal"] for step in [*row["steps"], *later]] == list(range(1, 201))
+
+
+LISTENS = """
+select exists (
+  select from pg_locks as l
+  where l.locktype = 'advisory' and l.mode = 'ExclusiveLock'
+    and l.classid::bigint << 32 | l.objid::bigint = perdure._queue_key('default'))
+"""
+
+
+async def test_a_lock_taken_in_vain_is_given_back_with_its_session(database: Database) -> None:
+    """Else each start would notify somebody who is not told."""
+    database.admin.execute("create sequence public.times")
+    database.admin.execute("grant all on sequence public.times to public")
+    database.admin.execute(
+        "create or replace function perdure.listen(worker_id uuid, queues text[] default null) returns text[]"
+        " language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$ begin"
+        " if nextval('public.times') = 1 then"
+        " perform pg_advisory_lock(perdure._queue_key('default')); raise query_canceled; end if;"
+        " return array[]::text[]; end $$"
+    )
+    async with opened(database) as bench:
+        bench.holder.max_runs = 1
+        bench.flusher.wake()
+        await until(lambda: database.value("select last_value > 1 from public.times"))
+        assert not database.value(LISTENS)

@@ -141,6 +141,18 @@ async def test_a_worker_whose_connection_is_gone_listens_on_a_new_one(flows: Flo
         assert await flows.doubled(1) == 2
 
 
+async def test_a_worker_that_nobody_knows_any_more_is_told_no_more_under_its_old_name(
+    flows: Flows, database: Database
+) -> None:
+    """What can be read there would wake it for ever, and it could ask for nothing."""
+    async with flows.app.worker():
+        pid = await listener(database)
+        database.admin.execute("delete from perdure.worker")
+        handle = await flows.app.start(flows.double, 1)
+        assert await listener(database, other_than=pid) is not None
+        assert await result(handle) == 2
+
+
 async def test_what_is_told_while_a_question_is_under_way_is_heard(flows: Flows, database: Database) -> None:
     """The answer and the notification come together, and the answer is older."""
     database.admin.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
 import psycopg
@@ -203,6 +204,36 @@ def test_what_is_due_later_is_known_by_asking(database: Database, listening: Con
     assert not was_told(listening)
     seconds: float = scalar(listening, "next_due", worker_id=worker.worker_id).total_seconds()
     assert 0 < seconds <= 60
+
+
+def test_many_that_are_due_later_tell_nobody(listening: Connection, conn: Connection) -> None:
+    later = datetime.now(timezone.utc) + timedelta(hours=1)
+    call(conn, "start_many", workflow="order", inputs=[Jsonb(1), Jsonb(2)], start_at=later)
+    assert not was_told(listening)
+    call(conn, "start_many", workflow="order", inputs=[Jsonb(1), Jsonb(2)], start_at=later - timedelta(hours=2))
+    assert was_told(listening)
+
+
+def test_whoever_nobody_may_tell_knows_that_it_must_ask(database: Database, conn: Connection) -> None:
+    worker = Worker(database, conn=conn)
+    database.admin.execute("select perdure.put_setting('notify', '\"never\"')")
+    assert listen(conn, worker) == []
+    assert database.value("select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock'") == 0
+    database.admin.execute("select perdure.put_setting('notify', '\"always\"')")
+    assert listen(conn, worker) == ["default"]
+
+
+def test_a_listener_that_reads_nothing_any_more_is_told_no_more(
+    database: Database, listening: Connection, conn: Connection
+) -> None:
+    """A worker that is frozen keeps its lock, and the notifications of the whole server until it reads them."""
+    [[channel]] = listening.execute("select pg_listening_channels()").fetchall()
+    conn.execute("select pg_notify(%s, n || repeat('x', 7900)) from generate_series(1, 5000) as n", [channel])
+    database.wait_until("select pg_notification_queue_usage() > 0.001")
+    sink = database.connect()
+    sink.execute(f'listen "{channel}"'.encode())
+    start(conn)
+    assert not was_told(sink)
 
 
 def test_next_due_knows_sleeps_and_no_endless_waits_nor_what_is_paused_or_elsewhere(

@@ -97,7 +97,11 @@ class Asking:
         if not missing or conn.prepare_threshold is None or _now() < self._listen_at:
             return False
         self._listen_at = _now() + _LISTEN_PAUSE
-        cursor = await conn.execute(self._schema(_sql.LISTEN), {"worker_id": worker_id, "queues": list(missing)})
+        try:
+            cursor = await conn.execute(self._schema(_sql.LISTEN), {"worker_id": worker_id, "queues": list(missing)})
+        except BaseException:
+            await conn.close()  # it may hold locks of queues of whose work it is not told
+            raise
         row = await cursor.fetchone()
         assert row is not None
         self._heard |= frozenset(row[0])

@@ -191,6 +191,8 @@ class Flusher:
             self._trouble.reset()
         except psycopg.Error as error:
             if isinstance(reason := _sql.refusal(error), ClaimLost):
+                if self._conn is not None:
+                    await self._conn.close()  # nobody may be told there of what nobody here can claim
                 self._host.unknown(worker_id, reason)
                 return
             for call in calls:
