@@ -20,7 +20,7 @@ from perdure._flusher import Flusher
 from perdure._sql import COMMIT, Schema
 from support.aio import until
 from support.database import Database
-from support.engine import Worker, call, dispatch, outcome, start
+from support.engine import Worker, call, dispatch, outcome, scalar, start
 
 
 class Holder:
@@ -331,3 +331,36 @@ async def test_a_lock_taken_in_vain_is_given_back_with_its_session(database: Dat
         bench.flusher.wake()
         await until(lambda: database.value("select last_value > 1 from public.times"))
         assert not database.value(LISTENS)
+
+
+async def test_whose_leave_is_rolled_back_leaves_again(database: Database) -> None:
+    """The lock is given back whatever becomes of the transaction, the channel is not."""
+    heard: list[object] = []
+
+    async def connect() -> Any:
+        conn = await psycopg.AsyncConnection.connect(database.dsn(), autocommit=True)
+        conn.add_notify_handler(heard.append)
+        return conn
+
+    async with opened(database, connect) as bench:
+        bench.holder.max_runs = 1
+        bench.flusher.wake()
+        await until(lambda: database.value(LISTENS))
+        rename = "alter function perdure.{}(uuid, integer) rename to {}"
+        database.admin.execute(rename.format("claim_runs", "no_claim_runs").encode())
+        bench.start(1)
+        await until(lambda: not database.value(LISTENS))
+        await asyncio.sleep(0.1)
+        bench.holder.max_runs = 0
+        with database.connect() as other:
+            worker = Worker(database, conn=other)
+            assert scalar(other, "listen", worker_id=worker.worker_id) == ["default"]
+            before = len(heard)
+            bench.start(1)
+            other.execute("select")
+            assert list(other.notifies(timeout=0))
+        database.admin.execute(rename.format("no_claim_runs", "claim_runs").encode())
+        bench.holder.max_runs = 2
+        bench.flusher.wake()
+        await until(lambda: len(bench.holder.rows) == 2)
+        assert len(heard) == before

@@ -113,9 +113,12 @@ class Asking:
         return bool(self._heard) and self.is_hot
 
     async def leave(self, conn: Connection) -> None:
-        """Be told no more; called in a pipeline, whose end brings the answer."""
-        queues, self._heard, self._listen_at = list(self._heard), frozenset(), 0.0
-        await conn.execute(self._schema(_sql.UNLISTEN), {"queues": queues})
+        """Be told no more, once the transaction of this pipeline is committed."""
+        await conn.execute(self._schema(_sql.UNLISTEN), {"queues": list(self._heard)})
+
+    def left(self) -> None:
+        """Note that it was committed."""
+        self._heard, self._listen_at = frozenset(), 0.0
 
     @contextmanager
     def ears(self, conn: Connection | None) -> Iterator[None]:

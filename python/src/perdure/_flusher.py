@@ -261,10 +261,11 @@ class Flusher:
         cursors: dict[Kind, psycopg.AsyncCursor[Row]] = {}
         claims: psycopg.AsyncCursor[Row] | None = None
         ahead: psycopg.AsyncCursor[Any] | None = None
+        leaves = self._asking.must_leave
         try:
             async with conn.pipeline():
                 await conn.execute(_sql.BEGIN, prepare=False)
-                if self._asking.must_leave:
+                if leaves:
                     await self._asking.leave(conn)
                 for kind in KINDS:
                     texts = [call.text for call in calls if call.kind is kind]
@@ -286,6 +287,8 @@ class Flusher:
                 await conn.rollback()
             raise
         self.flushes += 1
+        if leaves:
+            self._asking.left()
         answers = {kind: await cursor.fetchall() for kind, cursor in cursors.items()}
         rows = [] if claims is None else await claims.fetchall()
         found = None if ahead is None else await ahead.fetchone()
