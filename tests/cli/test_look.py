@@ -43,7 +43,10 @@ def test_runs_are_chosen(perdure: Shell, order: str, worker: Worker) -> None:
     assert perdure("runs", "--state", "completed", "--state", "ready", "--ids").lines == [ready, done]
     assert perdure("runs", "--key", "k", "--workflow", "order", "--queue", "default", "--ids").lines == [done]
     assert perdure("runs", "--workflow", "other", "--ids").out == ""
-    assert perdure("runs", "--limit", "1", "--ids").lines == [ready]
+    cut = perdure("runs", "--limit", "1", "--ids")
+    assert cut.lines == [ready]
+    assert f"There are more: add --before {ready}" in cut.err
+    assert perdure("runs", "--limit", "2", "--ids").err == ""
     (found,) = perdure("runs", "--state", "completed", "--json").json
     assert (found["run"], found["workflow"], found["state"], found["key"]) == (done, "order", "completed", "k")
     assert datetime.fromisoformat(found["finished"]) > datetime.fromisoformat(found["created"])

@@ -66,10 +66,11 @@ def runs(
             ended=bool(asked) and asked <= statements.ENDED,
             unfinished=bool(asked) and not asked & statements.ENDED,
             running=asked == {"running"},
-            limit=limit,
+            limit=limit + 1,
         )
         if not found:
             _check_states(db, states)
+    found, more = found[:limit], found[limit:]
     empty = "No run is like that." if any((states, workflow, queue, key, tags, since, before)) else "No runs."
     if ids:
         for row in found:
@@ -81,6 +82,8 @@ def runs(
         print_table(("run", "state", "workflow", "key", "age"), narrow, empty=empty)
     else:
         print_table(_COLUMNS, found, empty=empty)
+    if more:
+        click.echo(f"There are more: add --before {found[-1][0]}, or a higher --limit.", err=True)
 
 
 @click.command()
