@@ -133,6 +133,26 @@ async def test_a_worker_that_is_full_leaves_its_place_to_another(flows: Flows, d
             assert await result(handle) == 1
 
 
+async def test_a_worker_that_was_told_in_vain_leaves_its_place_to_another(flows: Flows, database: Database) -> None:
+    """In a rolling deploy it does not know the workflow, and each start would tell it again."""
+    newer = Flows(database.dsn())
+
+    @newer.app.workflow()
+    async def novel(run: perdure.AsyncRun, n: int) -> int:
+        return 3 * n
+
+    database.connect().execute("select perdure.put_workflow('novel')")
+    async with flows.app.worker():
+        first = await listener(database)
+        handle = await newer.app.start(novel, 1)
+        await until(lambda: database.value(LISTENERS) is None)
+        await asyncio.sleep(0.1)  # by now it would have listened again
+        async with newer.app.worker():
+            assert await result(handle) == 3
+            assert await listener(database) != first
+            assert await result(await newer.app.start(novel, 2)) == 6
+
+
 async def test_a_worker_whose_connection_is_gone_listens_on_a_new_one(flows: Flows, database: Database) -> None:
     async with flows.app.worker():
         pid = await listener(database)

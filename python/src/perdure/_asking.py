@@ -29,7 +29,7 @@ _HOT_PAUSE, _HOT_TIME = 0.002, 0.02  # so often it asks, and for so long after t
 _LEFT = 2  # times what such a question took: who starts each run after the last one's result is heard at once
 _RIDE_PAUSE = 0.005  # after a question in vain, the next that goes along with saves
 _LONGEST_UNTOLD = 0.4  # pause of a worker whom nobody tells: behind a pooler, or beside one who is told
-_LISTEN_PAUSE = 1.0  # until a queue of which another worker is told is tried again
+_LISTEN_PAUSE = 1.0  # until a queue of which another worker is told, or of which it was told in vain, is tried again
 _REFUSED_PAUSE = 1.0
 
 
@@ -42,6 +42,7 @@ class Asking:
         self._wake = wake
         self._heard: frozenset[str] = frozenset()
         self._listen_at = 0.0
+        self._is_vain = False
         self._pauses = BackOff(0.01, 0.8)  # up to a second: of what is due later than that a start tells nobody
         self._at = self._sent_at = self._empty_at = self._busy_until = 0.0
 
@@ -49,6 +50,7 @@ class Asking:
 
     def worked(self) -> None:
         """Ask at once, and often for a while: there was work, or there is room for more."""
+        self._is_vain = False
         self._pauses.reset()
         self._at = 0.0
         self._busy_until = _now() + _HOT_TIME
@@ -89,7 +91,7 @@ class Asking:
 
     def connected(self, conn: Connection) -> None:
         """Begin with a new connection."""
-        self._heard, self._listen_at = frozenset(), 0.0
+        self._heard, self._listen_at, self._is_vain = frozenset(), 0.0, False
         conn.add_notify_handler(lambda _: self._told())  # beside an answer; at rest the ears hear it first
 
     async def _listen(self, conn: Connection, worker_id: UUID) -> bool:
@@ -97,6 +99,9 @@ class Asking:
         if not missing or conn.prepare_threshold is None or _now() < self._listen_at:
             return False
         self._listen_at = _now() + _LISTEN_PAUSE
+        if self._is_vain:  # of a workflow that it does not know, say: others may, and each start would tell it again
+            self._is_vain = False
+            return False
         try:
             cursor = await conn.execute(self._schema(_sql.LISTEN), {"worker_id": worker_id, "queues": list(missing)})
         except BaseException:
@@ -135,6 +140,7 @@ class Asking:
 
     def _told(self) -> None:
         self.worked()
+        self._is_vain = True  # until there is something
         self._wake()
 
 
