@@ -43,6 +43,7 @@ class Asking:
         self._heard: frozenset[str] = frozenset()
         self._listen_at = 0.0
         self._is_vain = False
+        self.looks_ahead = False  # whether the question that is under way also asks for what is due next
         self._pauses = BackOff(0.01, 0.8)  # up to a second: of what is due later than that a start tells nobody
         self._at = self._sent_at = self._empty_at = self._busy_until = 0.0
 
@@ -67,6 +68,7 @@ class Asking:
     def sent(self) -> None:
         """Note that a question is under way."""
         self._sent_at = _now()
+        self.looks_ahead = not self.is_hot
 
     def refused(self) -> None:
         """Note that the database refused it."""
@@ -75,7 +77,7 @@ class Asking:
     async def found_nothing(self, conn: Connection, worker_id: UUID, next_due: timedelta | None) -> None:
         """Note that there was nothing to claim, nor will there be before next_due; listen if that lasts."""
         self._empty_at = _now()
-        if self._empty_at < self._busy_until:
+        if not self.looks_ahead or self.is_hot:
             self._at = self._empty_at + max(_HOT_PAUSE, _LEFT * (self._empty_at - self._sent_at))
         elif await self._listen(conn, worker_id):
             self._at = 0.0

@@ -278,7 +278,7 @@ class Flusher:
                 if claimable:
                     claims = conn.cursor(row_factory=dict_row, binary=True)
                     await claims.execute(self._schema(_sql.CLAIM_RUNS), {"worker_id": worker_id, "max_runs": claimable})
-                    if not self._asking.is_hot:
+                    if self._asking.looks_ahead:
                         ahead = conn.cursor(binary=True)
                         await ahead.execute(self._schema(_sql.NEXT_DUE), {"worker_id": worker_id})
                 await conn.execute(_sql.COMMIT, prepare=False)
