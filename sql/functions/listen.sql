@@ -10,7 +10,7 @@ immutable
 parallel safe
 as $$
 begin
-  return hashtextextended('perdure' || ':queue:' || _queue_key.queue, 0);
+  return hashtextextended('perdure' || ' queue ' || _queue_key.queue, 0);
 end;
 $$;
 comment on function perdure._queue_key(text) is

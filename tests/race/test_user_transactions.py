@@ -290,11 +290,14 @@ def test_a_start_beside_a_worker_that_waits_can_be_prepared_unless_it_is_to_noti
     """What carries a NOTIFY cannot be prepared, so nothing does where transactions can be prepared."""
     session = prepared.connect()
     worker = Worker(prepared, conn=session)
+    assert scalar(session, "listen", worker_id=worker.worker_id) == []
+    prepared.admin.execute("select perdure.put_setting('notify', '\"always\"')")
     assert scalar(session, "listen", worker_id=worker.worker_id) == ["default"]
     client = prepared.connect(autocommit=False)
     start(client)
-    client.execute("prepare transaction 'started'")
-    prepared.admin.execute("select perdure.put_setting('notify', '\"always\"')")
-    start(client)
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
         client.execute("prepare transaction 'told'")
+    client.rollback()
+    prepared.admin.execute("select perdure.put_setting('notify', '\"auto\"')")
+    start(client)
+    client.execute("prepare transaction 'started'")

@@ -162,9 +162,10 @@ class Complaints:
     def tell(self, what: str, error: Exception) -> None:
         """Warn that something failed."""
         text = f"{what}: {error}"
+        same = text.partition("\n")[0]  # below it stands the statement, which may be another one each time
         now = time.monotonic()
-        if text != self._last or now >= self._again_at:
-            self._last, self._again_at = text, now + 60.0
+        if same != self._last or now >= self._again_at:
+            self._last, self._again_at = same, now + 60.0
             logger.warning("%s", text)
 
     def reset(self) -> None:

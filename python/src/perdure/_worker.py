@@ -136,6 +136,8 @@ class Worker:
         try:
             await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
             await prepare_if_direct(conn)
+            if conn.prepare_threshold is not None:  # for what is sent outside of transactions, too
+                await conn.execute(_sql.SESSION_READ_COMMITTED)
         except BaseException:
             await conn.close()
             raise
