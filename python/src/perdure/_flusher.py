@@ -236,6 +236,8 @@ class Flusher:
         except (psycopg.Error, ValueError, OverflowError) as error:
             if isinstance(error, psycopg.Error) and (conn.closed or _passes(error)):
                 raise
+            if not calls and not claimable:  # a leave alone: there is nothing to halve
+                raise
             if claimable and not calls:
                 self._complaints.tell("runs cannot be claimed", error)
                 self._asking.refused()
