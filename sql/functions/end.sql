@@ -9,6 +9,8 @@ volatile
 as $$
 declare
   v_now constant pg_catalog.timestamptz := perdure._now();
+  v_successors pg_catalog.uuid[];
+  v_queues pg_catalog.text[];
 begin
   if _end_runs.ends is null then
     return;
@@ -26,17 +28,12 @@ begin
     case when g.status <> 'completed' then g.error end,
     g.begun_at, v_now, g.claim
   from gone as g;
-  insert into perdure.wake (run_id, told_at)
-  select d.run_id, v_now
+  select array_agg(d.run_id), array_agg(distinct d.queue) into v_successors, v_queues
   from perdure.dispatch as d
   inner join unnest(_end_runs.ends) as e on e.run_id = d.predecessor_id;
-  if found then
-    perform perdure._notify(q.queue)
-    from (
-      select distinct d.queue
-      from perdure.dispatch as d
-      inner join unnest(_end_runs.ends) as e on e.run_id = d.predecessor_id
-    ) as q;
+  if v_successors is not null then
+    insert into perdure.wake (run_id, told_at) select s.run_id, v_now from unnest(v_successors) as s (run_id);
+    perform perdure._notify(q.queue) from unnest(v_queues) as q (queue);
   end if;
 end;
 $$;

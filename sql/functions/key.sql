@@ -2,41 +2,6 @@
 -- one.
 -- Lock order: the key's row of run_key first of all; a rival with the same key waits for it, at most 5 s.
 
-create or replace function perdure._check_snapshot(run_ids uuid[])
-returns void
-language plpgsql
-volatile
-as $$
-begin
-  if current_setting('transaction_isolation') not in ('repeatable read', 'serializable') then
-    return;  -- before anything is read: as one question with the next it costs each caller the start of a plan
-  end if;
-  if not exists (
-    select from unnest(_check_snapshot.run_ids) as u (run_id)
-    where (select true from perdure.run as r where r.run_id = u.run_id) is null
-  ) then
-    return;
-  end if;
-  -- rows that were moved when the tables were cut anew are hidden from whoever had a snapshot before that; pg_inherits
-  -- tells how they were cut then, pg_partition_tree how they are cut now
-  if exists (
-    (select i.inhrelid from pg_inherits as i where i.inhparent = 'perdure.run'::regclass)
-    except
-    (select t.relid from pg_partition_tree('perdure.run') as t where t.level = 1)
-  ) or exists (
-    (select t.relid from pg_partition_tree('perdure.run') as t where t.level = 1)
-    except
-    (select i.inhrelid from pg_inherits as i where i.inhparent = 'perdure.run'::regclass)
-  ) then
-    raise exception 'could not serialize access: the tables of runs were cut anew since this transaction began'
-      using errcode = '40001', hint = 'Begin the transaction again.';
-  end if;
-end;
-$$;
-comment on function perdure._check_snapshot(uuid[]) is
-'Refuse to call a run unknown that an older snapshot cannot see.
-Raises 40001 where one of them cannot be seen and the tables were cut anew since the snapshot.';
-
 create or replace function perdure._is_gone(run_id uuid)
 returns boolean
 language plpgsql
