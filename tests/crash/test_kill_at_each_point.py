@@ -98,8 +98,8 @@ def disturbed(scene: Scene, point: Point, queue: str, worker: Doomed) -> Callabl
     def disconnect() -> bool:
         if not scene.row(is_held, queue)[0]:
             return False
-        ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = %s"
-        return bool(scene.row(ended, f"perdure worker {queue}")[0])
+        ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like %s"
+        return bool(scene.row(ended, f"perdure worker {queue} %")[0])
 
     def stop() -> bool:
         if not scene.row(is_held, queue)[0]:

@@ -75,6 +75,63 @@ async def test_nobody_is_given_a_workflow_that_it_does_not_know(app: perdure.App
         assert dispatch(database, strange)["claimed_at"] is None
 
 
+async def test_a_worker_takes_from_all_queues_that_its_workflows_name(app: perdure.App, database: Database) -> None:
+    @app.workflow(queue="reports")
+    async def report(run: perdure.AsyncRun, n: int) -> int:
+        return n
+
+    @app.task()
+    async def double(n: int) -> int:
+        return 2 * n
+
+    async with app.worker():
+        assert database.value("select queues from perdure.worker") == ["default", "reports"]
+        handles = [await app.start(report, 1), await app.start(double, 1)]
+        assert [await handle.result(timeout=timedelta(seconds=60)) for handle in handles] == [1, 2]
+
+
+async def test_a_worker_of_some_queues_names_those_that_it_leaves(
+    app: perdure.App, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task(queue="reports")
+    async def report(n: int) -> int:
+        return n
+
+    @app.task()
+    async def double(n: int) -> int:
+        return 2 * n
+
+    with caplog.at_level("INFO", logger="perdure"):
+        async with app.worker(queues=["default"], name="w"):
+            assert database.value("select queues from perdure.worker") == ["default"]
+    assert "worker w does not take from reports, which workflows of its app name" in caplog.messages
+
+
+@pytest.mark.parametrize("name", ["w", "Zürich-" * 20])
+async def test_each_connection_of_a_worker_says_what_it_is_for(app: perdure.App, database: Database, name: str) -> None:
+    async def look(conn: perdure.Conn) -> str:
+        [said] = await (await conn.execute("select current_setting('application_name')")).fetchone() or ("",)
+        assert isinstance(said, str)
+        return said
+
+    @app.workflow()
+    async def looks(run: perdure.AsyncRun, n: int) -> str:
+        return await run.transaction(look)
+
+    sessions = "select application_name from pg_stat_activity where application_name like 'perdure worker%'"
+
+    def names() -> list[str]:
+        return [row[0] for row in database.admin.execute(f"{sessions} and datname = current_database()").fetchall()]
+
+    async with app.worker(name=name):
+        own = await (await app.start(looks, 1)).result(timeout=timedelta(seconds=60))
+        await until(lambda: any(said.endswith(" ticks") for said in names()), seconds=60)
+        found = {*names(), own}
+    assert {said.rpartition(" ")[2] for said in found} == {"beat", "flush", "steps", "ticks"}
+    begins = {said.rpartition(" ")[0][:50] for said in found}
+    assert begins == {f"perdure worker {name}".replace("ü", "?")[:50]}
+
+
 async def test_no_more_runs_are_held_and_no_more_steps_run_than_allowed(app: perdure.App, database: Database) -> None:
     running, most = 0, 0
 

@@ -131,7 +131,7 @@ class App(AsyncClient):
     def worker(
         self,
         *,
-        queues: Sequence[str] = ("default",),
+        queues: Sequence[str] | None = None,
         max_runs: int = 100,
         max_steps: int = 50,
         stop_timeout: timedelta = _STOP_TIMEOUT,
@@ -140,8 +140,8 @@ class App(AsyncClient):
     ) -> AbstractAsyncContextManager[None]:
         """Run a worker in this event loop for as long as the block is open.
 
-        It holds at most `max_runs` runs and runs at most `max_steps` of their steps at a time. Leaving
-        the block claims nothing more and releases what is held, once its running steps are saved, or
+        It takes runs from `queues`, by default from all that the app's workflows name, holds at most `max_runs` of them
+        and runs at most `max_steps` of their steps at a time. Leaving the block claims nothing more and releases what is held, once its running steps are saved, or
         after `stop_timeout`. Raises psycopg's errors when the database cannot be reached at first.
         """
         return self._worker(WorkerOptions(queues, max_runs, max_steps, stop_timeout, version=version, name=name))
@@ -164,14 +164,14 @@ class App(AsyncClient):
     def run_worker(
         self,
         *,
-        queues: Sequence[str] = ("default",),
+        queues: Sequence[str] | None = None,
         max_runs: int = 100,
         max_steps: int = 50,
         stop_timeout: timedelta = _STOP_TIMEOUT,
         version: str | None = None,
         name: str | None = None,
     ) -> None:
-        """Run a worker as this process until SIGTERM or SIGINT; a second one ends it at once.
+        """Run a worker, as `worker` does, as this process until SIGTERM or SIGINT; a second one ends it at once.
 
         A plain-function step that has not ended by then does not hold up the process.
         """

@@ -60,12 +60,21 @@ _KEEPALIVES = {
 }
 
 
+# What Postgres keeps of an application_name; it writes other bytes than ASCII's as a sign or more.
+_NAME_BYTES = 63
+
+
 @dataclass(frozen=True, slots=True)
 class Connector:
     """Open connections to one database under one name; none prepares statements before it is known to be direct."""
 
     dsn: str = field(repr=False)  # it may hold a password
     name: str
+
+    def purpose(self, what: str) -> Connector:
+        """Return the same for connections of one purpose, which is read behind the name however long that is."""
+        name = self.name.encode("ascii", "replace").decode()
+        return Connector(self.dsn, f"{name[: _NAME_BYTES - len(what) - 1]} {what}")
 
     async def open(self) -> psycopg.AsyncConnection[Any]:
         """Open an autocommitting connection for asyncio."""

@@ -105,6 +105,11 @@ class WorkflowRegistry:
         """All names, sorted."""
         return sorted(self._by_name)
 
+    @property
+    def queues(self) -> list[str]:
+        """The queues that they name, sorted."""
+        return sorted({workflow.queue for workflow in self})
+
     def __iter__(self) -> Iterator[Workflow[Any, Any]]:
         return iter(list(self._by_name.values()))
 

@@ -48,7 +48,9 @@ _KEEPS_CLAIM = frozenset({"saved", "on_record", "retry", "exhausted", "answered"
 class WorkerOptions:
     """What a worker is told about itself."""
 
-    queues: Sequence[str] = ("default",)
+    queues: Sequence[str] | None = None
+    """None: all that its workflows name."""
+
     max_runs: int = 100
     max_steps: int = 50
     stop_timeout: timedelta = timedelta(seconds=20)
@@ -57,7 +59,7 @@ class WorkerOptions:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.queues, str) or not self.queues:
+        if self.queues is not None and (isinstance(self.queues, str) or not self.queues):
             raise Misuse("queues= takes a sequence of names, one at least")
         if self.max_runs < 1 or self.max_steps < 1:
             raise Misuse("max_runs= and max_steps= are 1 or more")
@@ -78,6 +80,7 @@ class Worker:
             raise Misuse("the app has no workflows, so a worker would have nothing to do")
         self.name = options.name or f"{socket.gethostname()}:{os.getpid()}"
         self._connector = Connector(dsn, f"perdure worker {self.name}")
+        self.queues = registry.queues if options.queues is None else options.queues
         self._schema = schema
         self._registry = registry
         self._execution_options = replace(execution_options, version=options.version, turns=Turns())
@@ -92,16 +95,16 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._backlog = Backlog()
-        self._flusher = Flusher(schema, self._open, self, self._backlog, options.queues)
+        self._flusher = Flusher(schema, self._open, self, self._backlog, self.queues)
         self._clock = Clock()
         self._carrier = Carrier(
             schema, self._flusher, lambda: self._worker_id, options.max_steps, options.lease, self._clock
         )
         self._flushing: asyncio.Task[None] | None = None
-        registration = Registration(self.name, options.version, options.queues, list(registry), options.lease)
+        registration = Registration(self.name, options.version, self.queues, list(registry), options.lease)
         interval = min(INTERVAL, options.lease.total_seconds() / 3)
-        self._beat = Beat(self._connector, schema, registration, _FromThread(self), interval)
-        self._ticker = Ticker(self._connector, schema, self.count, _FromThread(self).made_ready)
+        self._beat = Beat(self._connector.purpose("beat"), schema, registration, _FromThread(self), interval)
+        self._ticker = Ticker(self._connector.purpose("ticks"), schema, self.count, _FromThread(self).made_ready)
 
     # Its life
 
@@ -109,9 +112,11 @@ class Worker:
         """Register and begin to claim; raise what the database says against it."""
         self._beat.start()
         await self._ready
-        await self._carrier.open(self._connector, min(self._options.max_steps, 10))
+        await self._carrier.open(self._connector.purpose("steps"), min(self._options.max_steps, 10))
         self._flushing = asyncio.create_task(self._flusher.run(), name="perdure flusher")
         self._ticker.start()
+        if left := sorted(set(self._registry.queues) - set(self.queues)):
+            logger.info("worker %s does not take from %s, which workflows of its app name", self.name, ", ".join(left))
 
     async def stop(self, timeout: timedelta | None = None) -> None:
         """Release what is held, within the time, and sign off."""
@@ -132,7 +137,7 @@ class Worker:
             await self._end()
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
-        conn = await self._connector.open()
+        conn = await self._connector.purpose("flush").open()
         try:
             await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
             await prepare_if_direct(conn)

@@ -85,7 +85,7 @@ async def _until_told(application: Application) -> None:
     loop = asyncio.get_running_loop()
     for number in _ENDS:
         loop.add_signal_handler(number, told.set)
-    async with application.app.worker(queues=application.queues):
+    async with application.app.worker():
         await told.wait()
 
 

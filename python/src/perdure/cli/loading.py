@@ -39,7 +39,7 @@ class Application:
     @property
     def queues(self) -> list[str]:
         """The queues of its workflows."""
-        return sorted({queue for _, queue in self.workflows}) or ["default"]
+        return self.app._workflows.queues  # noqa: SLF001 - one package
 
 
 def load(named: str) -> Application:

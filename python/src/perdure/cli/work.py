@@ -48,12 +48,12 @@ def worker(
     holds, which burns no attempt. A second one stops it at once.
     """
     found = _loaded(app, target)
-    taken = _names(queues) if queues is not None else found.queues
+    taken = None if queues is None else _names(queues)
     report_progress()
     with session(found.target, "worker") as db:
         check(db)
         where = db.database
-    click.echo(f"worker for {app}: database {where}, queues {', '.join(taken)}", err=True)
+    click.echo(f"worker for {app}: database {where}, queues {', '.join(taken or found.queues)}", err=True)
     with session(found.target, "worker"):
         found.app.run_worker(
             queues=taken,
