@@ -78,7 +78,7 @@ begin
       else format('Its timer "%s" ends at %s.', v_wait.key, perdure._when(v_wait.until, _explain_waits.now))
     end;
     if v_wait.kind = 'signal' then
-      return next format('To send it: select perdure.signal(%L, %L, ''{}'');',
+      return next format('To send it: select perdure.signal(%L, %L, ''<payload as JSON>'');',
         _explain_waits.run.run_id, v_wait.name);
     end if;
   end loop;
@@ -105,12 +105,25 @@ stable
 as $$
 declare
   v_act constant perdure.act := perdure._accepted_act(_explain_pause.run.run_id, 'pause');
+  v_cure constant pg_catalog.text := case  -- as drivers, and the engine itself, begin the reason of a pause of theirs
+    when v_act.reason like 'DecodingFailed: %' then 'Deploy code that reads what is recorded'
+    when v_act.reason like 'StepConflict: %' then 'Deploy code that takes its steps as they are recorded, such as the former one'
+    when v_act.reason like 'Misuse: %' then 'Deploy code in which that is mended'
+    when v_act.reason ~ '^(the driver failed|it cannot be executed|the end of the run cannot be saved|the engine cannot go on)'
+      then 'Cure what it says'
+  end;
 begin
   return next format('It was paused by "%s"%s.', v_act.asked_by, perdure._because(v_act.reason));
-  return next format('To let it go on: select perdure.resume(%L);', _explain_pause.run.run_id);
+  if v_cure is null then
+    return next format('To let it go on: select perdure.resume(%L);', _explain_pause.run.run_id);
+  else
+    return next v_cure || ' first: resumed as things are, it would be paused again.';
+    return next format('To let it go on then: select perdure.resume(%L); to give it up: select perdure.terminate(%L);',
+      _explain_pause.run.run_id, _explain_pause.run.run_id);
+  end if;
 end;
 $$;
-comment on function perdure._explain_pause(perdure.runs) is 'Say who paused a run and why.';
+comment on function perdure._explain_pause(perdure.runs) is 'Say who paused a run and why, and what has to be done before it is resumed.';
 
 create or replace function perdure._explain_cancel(run perdure.runs, now timestamptz)
 returns setof text

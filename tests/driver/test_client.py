@@ -268,3 +268,29 @@ async def test_included_workflows_are_run_too(app: perdure.App) -> None:
 def test_a_schema_that_cannot_be_is_refused() -> None:
     with pytest.raises(perdure.Misuse, match="schema name"):
         perdure.App(schema='x"; drop')
+
+
+async def test_a_run_whose_input_cannot_be_read_goes_on_once_code_that_reads_it_is_deployed_as_it_says(
+    app: perdure.App, database: Database
+) -> None:
+    later = perdure.App(database.dsn())
+
+    @app.task()
+    async def double(n: int) -> int:
+        return 2 * n
+
+    @later.workflow(name="double")
+    async def mended(run: perdure.AsyncRun, n: int | str) -> int:
+        return 2 * (n if isinstance(n, int) else len(n))
+
+    conn = database.connect()
+    async with app.worker():
+        [[run_id]] = conn.execute("""select perdure.start('double', '"four"')""").fetchall()
+        handle = app.handle(double, run_id)
+        await until(lambda: state(database, run_id) == "paused", seconds=60)
+        said = await handle.explain()
+        assert "DecodingFailed" in said
+        assert "Deploy code that reads what is recorded first: resumed as things are, it would be paused again." in said
+    async with later.worker():
+        conn.execute("select perdure.resume(%s)", [run_id])
+        assert await handle.result(timeout=timedelta(seconds=60)) == 8

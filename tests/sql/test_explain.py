@@ -153,7 +153,7 @@ def test_a_waiting_run_tells_for_what_and_how_to_answer(database: Database, stop
     assert explain(stopped, held.run_id) == (
         'Run R of workflow "order" is waiting since T (now).\n'
         'It waits for the signal "paid" for as long as it takes.\n'
-        "To send it: select perdure.signal('R', 'paid', '{}');\n"
+        "To send it: select perdure.signal('R', 'paid', '<payload as JSON>');\n"
         'Its timer "late" ends at T (in 3 days).'
     )
     signal(stopped, held.run_id, "payed")
@@ -201,6 +201,39 @@ def test_a_paused_run_tells_who_paused_it_and_why(database: Database, stopped: C
         f'It was paused by "{database.owner}": wait for the bank.\n'
         "To let it go on: select perdure.resume('R');"
     )
+
+
+def test_the_line_that_sends_a_signal_is_refused_until_a_payload_is_put_in(
+    database: Database, conn: Connection
+) -> None:
+    worker, held = a_run(database)
+    worker.suspend(held, wait("paid"))
+    [line] = [said for said in explain(conn, held.run_id).splitlines() if said.startswith("To send it: ")]
+    typed = line.removeprefix("To send it: ").replace("R", str(held.run_id))
+    with pytest.raises(errors.InvalidTextRepresentation):
+        conn.execute(typed.encode())
+    assert conn.execute(typed.replace("<payload as JSON>", '{"by": "boss"}').encode()).fetchone() == ("accepted",)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cure"),
+    [
+        ("DecodingFailed: input of workflow 'order': no int", "Deploy code that reads what is recorded"),
+        ("StepConflict: step 'a'", "Deploy code that takes its steps as they are recorded, such as the former one"),
+        ("Misuse: no", "Deploy code in which that is mended"),
+        ("the driver failed: KeyError: 'a'", "Cure what it says"),
+        ("it cannot be executed: KeyError: 'a'", "Cure what it says"),
+    ],
+)
+def test_a_run_that_its_worker_paused_tells_what_to_do_before_it_is_resumed(
+    database: Database, stopped: Connection, reason: str, cure: str
+) -> None:
+    worker, held = a_run(database)
+    worker.release(held, reason)
+    assert explain(stopped, held.run_id).splitlines()[2:] == [
+        f"{cure} first: resumed as things are, it would be paused again.",
+        "To let it go on then: select perdure.resume('R'); to give it up: select perdure.terminate('R');",
+    ]
 
 
 def test_a_cancelled_run_tells_how_long_it_may_clean_up(database: Database, stopped: Connection) -> None:
@@ -317,7 +350,7 @@ def test_what_it_says_to_type_can_be_typed(database: Database, conn: Connection)
     worker.suspend(held, wait("it's paid"))
     said = [row[0] for row in conn.execute("select * from perdure.explain(%s)", [held.run_id]).fetchall()]
     [typed] = re.findall(r"select perdure\.signal.*;", "\n".join(said))
-    assert conn.execute(typed.encode()).fetchall() == [("accepted",)]
+    assert conn.execute(typed.replace("<payload as JSON>", "{}").encode()).fetchall() == [("accepted",)]
     drain(conn)
     assert worker.claim_one().run_id == held.run_id
 

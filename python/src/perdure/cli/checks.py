@@ -59,7 +59,7 @@ _PATIENCE = 5
 """Seconds for what reads all tables."""
 
 _STUCK = {
-    "paused": ("warning", "Look why (perdure explain {run}), then: perdure resume {run}"),
+    "paused": ("warning", "Why, and what has to be done before they are resumed: perdure explain {run}"),
     "held": ("warning", "They wait for the end of the hold, see above."),
     "no_worker_takes_the_queue": ("wrong", "Start a worker: perdure worker MODULE:APP --queues {queues}"),
     "no_worker_knows_the_workflow": (
