@@ -93,6 +93,8 @@ as $$
     ('signals', 'observer admin'),
     ('waits', 'observer admin'),
     ('queues', 'observer admin'),
+    ('workflows', 'observer admin'),
+    ('settings', 'observer admin'),
     ('workers', 'observer admin'),
     ('versions', 'observer admin'),
     ('stuck', 'observer admin'),

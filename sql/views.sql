@@ -8,6 +8,8 @@
 \ir views/signals.sql
 \ir views/workers.sql
 \ir views/queues.sql
+\ir views/workflows.sql
+\ir views/settings.sql
 \ir views/stuck.sql
 \ir views/history.sql
 \ir views/periods.sql

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perdure.cli import checks
-from support.database import Database, PostgresServer
+from support import provision
+from support.database import FORGETFUL, Database, PostgresServer, private_server, remove
 from support.engine import Worker, scalar
 
 from .conftest import Shell
@@ -94,7 +97,68 @@ def test_a_paused_run_is_a_warning(perdure: Shell, order: str, worker: Worker) -
     scalar(worker.conn, "tick")
     findings = found(perdure, code=0)
     assert findings["runs"]["level"] == "warning"
-    assert f"perdure resume {run}" in findings["runs"]["advice"]
+    assert findings["runs"]["advice"].endswith(f"perdure explain {run}")
+    assert f"perdure.resume('{run}')" in perdure("explain", run).out
+
+
+def test_a_queue_that_no_worker_takes_is_told_before_anything_is_due_in_it(
+    perdure: Shell, database: Database, order: str, worker: Worker
+) -> None:
+    assert "no live worker" not in found(perdure, code=0)["workers"]["says"]
+    scalar(database.connect(), "put_workflow", name="report", queue="monthly reports")
+    findings = found(perdure, code=0)
+    assert findings["workers"]["level"] == "warning"
+    assert findings["workers"]["says"] == (
+        "no live worker takes from queue monthly reports: the home of workflow report"
+    )
+    assert findings["workers"]["advice"] == "perdure worker MODULE:APP --queues 'monthly reports'"
+    perdure("start", "report", "--delay", "1 day")
+    assert "1 unfinished run and the home of workflow report" in found(perdure, code=0)["workers"]["says"]
+    Worker(database, queues=["monthly reports"], workflows=["report"])
+    assert findings.keys() - found(perdure, code=0).keys() == set()
+    assert found(perdure, code=0)["workers"]["level"] == "ok"
+
+
+@pytest.mark.parametrize("mode", ["auto", "always", "never"])
+def test_whether_workers_are_told_of_work_is_said_where_they_are_not(
+    perdure: Shell, database: Database, order: str, worker: Worker, mode: str
+) -> None:
+    assert "notify" not in found(perdure, code=0)
+    database.connect().execute("select perdure.put_setting('notify', to_jsonb(%s::text))", [mode])
+    told = found(perdure, code=0).get("notify")
+    if mode == "never":
+        assert told is not None and told["level"] == "ok"
+        assert "the setting notify is never, so nobody is told of work" in told["says"]
+    else:
+        assert told is None
+
+
+@pytest.mark.slow
+def test_a_server_whose_transactions_can_be_prepared_is_a_warning_that_can_be_ended(
+    tmp_path: Path, prefix: str
+) -> None:
+    binaries = provision.own_binaries()
+    assert binaries is not None, "needs Postgres binaries on this machine"
+    server = private_server(binaries, prefix, {**FORGETFUL, "max_prepared_transactions": "10"})
+    try:
+        warns_until_told(server.installed_database(), tmp_path)
+    finally:
+        remove(server)
+
+
+def warns_until_told(database: Database, tmp_path: Path) -> None:
+    """Doctor warns there, and both things that it proposes end the warning."""
+    shell = Shell(tmp_path, database.dsn())
+    told = found(shell, code=1)["notify"]
+    assert told["level"] == "warning"
+    assert "max_prepared_transactions is 10 and the setting notify is auto, so nobody is told of work" in told["says"]
+    conn = database.connect()
+    typed = re.search(r"select .*?;", told["advice"])
+    assert typed is not None
+    conn.execute(typed[0].encode())
+    assert "notify" not in found(shell, code=1)
+    conn.execute(typed[0].replace("always", "never").encode())
+    assert found(shell, code=1)["notify"]["level"] == "ok"
 
 
 def test_a_broken_invariant_is_wrong(perdure: Shell, database: Database, order: str, worker: Worker) -> None:

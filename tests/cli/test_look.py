@@ -105,6 +105,16 @@ def test_a_state_that_does_not_exist_is_told_with_those_that_do(perdure: Shell) 
     assert "backing_off" in said.err and "running" in said.err
 
 
+@pytest.mark.parametrize(("what", "nearest"), [("workflow", "order"), ("queue", "default")])
+def test_a_name_that_nobody_knows_is_told_with_the_nearest(perdure: Shell, order: str, what: str, nearest: str) -> None:
+    started(perdure)
+    said = perdure("runs", f"--{what}", nearest[:-1])
+    assert (said.code, said.out) == (1, "")
+    assert f"no {what} {nearest[:-1]!r} is known" in said.err and f"The nearest known name is {nearest!r}" in said.err
+    known = perdure("runs", f"--{what}", nearest, "--state", "failed", "--ids")
+    assert (known.code, known.out, known.err) == (0, "", "")
+
+
 def test_explain_says_it_in_sentences(perdure: Shell, order: str) -> None:
     run = started(perdure)
     said = perdure("explain", run[:18])
@@ -118,6 +128,26 @@ def test_an_unknown_run_is_told(perdure: Shell, command: str) -> None:
     said = perdure(command, "01900000-0000-7000-8000-000000000000")
     assert said.code == 1
     assert "is not known" in said.err
+
+
+@pytest.mark.parametrize("command", ["explain", "show"])
+def test_a_run_is_found_by_its_workflow_and_key(perdure: Shell, order: str, command: str) -> None:
+    run = started(perdure, "--key", "order-42")
+    said = perdure(command, "order", "order-42")
+    assert said.code == 0 and run in said.out
+
+
+@pytest.mark.parametrize("command", ["explain", "show"])
+def test_a_key_or_workflow_that_is_not_there_says_what_to_do(perdure: Shell, order: str, command: str) -> None:
+    said = perdure(command, "order", "order-43")
+    assert said.code == 1
+    assert "workflow 'order' has no run with the key 'order-43'" in said.err
+    assert "`perdure runs --workflow order` lists" in said.err
+    said = perdure(command, "ordre", "order-43")
+    assert said.code == 1
+    assert "no workflow 'ordre' is known" in said.err and "nearest known name is 'order'" in said.err
+    assert perdure(command, "order", "a", "b").code == 2
+    assert "take WORKFLOW KEY as well" in perdure(command, "order").err
 
 
 @pytest.fixture

@@ -2109,6 +2109,12 @@ CREATE TABLE perdure.run_old (
     CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
 );
 
+CREATE VIEW perdure.settings AS
+ SELECT s.name,
+    s.value,
+    s.description
+   FROM perdure.setting s;
+
 CREATE TABLE perdure.signal_<period> (
     run_id uuid NOT NULL,
     id text NOT NULL COLLATE pg_catalog."C",
@@ -2586,6 +2592,17 @@ CREATE VIEW perdure.waits WITH (security_barrier='true') AS
     COALESCE((w.until <= ( SELECT perdure._clock() AS _clock)), false) AS is_due
    FROM (perdure._unfinished u
      CROSS JOIN LATERAL jsonb_to_recordset(u.waits) w(key text, kind text, name text, until timestamp with time zone));
+
+CREATE VIEW perdure.workflows AS
+ SELECT f.name,
+    f.queue,
+    ( SELECT count(*) AS count
+           FROM perdure.workers w
+          WHERE (w.is_alive AND (f.queue = ANY (w.queues)) AND (f.name = ANY (w.workflows)))) AS workers,
+    f.timeout,
+    f.max_recoveries,
+    f.registered_at
+   FROM perdure.workflow f;
 
 ALTER TABLE ONLY perdure.act ATTACH PARTITION perdure.act_<period> FOR VALUES FROM ('<period>') TO ('<period>');
 

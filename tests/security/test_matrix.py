@@ -83,6 +83,8 @@ steps                       .       .        x        x
 signals                     .       .        x        x
 waits                       .       .        x        x
 queues                      .       .        x        x
+workflows                   .       .        x        x
+settings                    .       .        x        x
 workers                     .       .        x        x
 versions                    .       .        x        x
 stuck                       .       .        x        x

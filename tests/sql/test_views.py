@@ -24,6 +24,8 @@ VIEWS = (
     "signals",
     "waits",
     "queues",
+    "workflows",
+    "settings",
     "workers",
     "versions",
     "stuck",
@@ -496,3 +498,21 @@ def test_a_view_that_filters_is_a_barrier(database: Database) -> None:
         "and relkind = 'v' and 'security_barrier=true' = any(reloptions) order by relname",
     )
     assert [row["relname"] for row in barriers] == ["stuck", "violations", "waits"]
+
+
+def test_workflows_tell_their_defaults_and_who_would_take_their_runs(database: Database, conn: Connection) -> None:
+    scalar(conn, "put_workflow", name="report", queue="reports", timeout=timedelta(hours=1), max_recoveries=3)
+    Worker(database, queues=["reports"], workflows=["report", "order"])
+    Worker(database, queues=["default"], workflows=["report"])
+    found = {row["name"]: row for row in rows(database, "select * from perdure.workflows")}
+    assert found["report"] | {"registered_at": None} == {
+        "name": "report", "queue": "reports", "workers": 1, "timeout": timedelta(hours=1), "max_recoveries": 3,
+        "registered_at": None,
+    }  # fmt: skip
+    assert (found["order"]["queue"], found["order"]["workers"], found["order"]["max_recoveries"]) == ("default", 0, 10)
+
+
+def test_settings_tell_what_put_setting_has_set(database: Database, conn: Connection) -> None:
+    scalar(conn, "put_setting", name="notify", value=Jsonb("never"))
+    [found] = rows(database, "select * from perdure.settings where name = 'notify'")
+    assert found["value"] == "never" and found["description"]

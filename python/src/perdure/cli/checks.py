@@ -189,7 +189,7 @@ def workers(found: list[Worker], schema: str) -> Iterator[Finding]:
         yield Finding(
             "ok",
             "workers",
-            f"{_count(len(alive), 'live worker')} of {_count(len(queues), 'queue')}, {_count(held, 'run')} in hand",
+            f"{counted(len(alive), 'live worker')} of {counted(len(queues), 'queue')}, {counted(held, 'run')} in hand",
         )
     elif not found:
         yield Finding("warning", "workers", "no worker is registered, so runs wait", "perdure worker MODULE:APP")
@@ -197,7 +197,7 @@ def workers(found: list[Worker], schema: str) -> Iterator[Finding]:
         silence = f"worker {worker.name} has been silent for {duration(worker.beat_age)}"
         if not worker.is_alive:
             yield Finding(
-                "wrong", "workers", f"{silence}, longer than its lease of {duration(worker.lease)}; it holds {_count(worker.runs, 'run')}",
+                "wrong", "workers", f"{silence}, longer than its lease of {duration(worker.lease)}; it holds {counted(worker.runs, 'run')}",
                 f"Nobody has declared it dead, so nobody ticks: start a worker, or in psql: select {schema}.tick();",
             )  # fmt: skip
         elif worker.beat_age > timedelta(seconds=5):
@@ -222,7 +222,7 @@ def ticks(db: Session, is_worker_alive: bool) -> Iterator[Finding]:
     waiting, age = int(found.get("perdure_undrained_wakes", 0)), found.get("perdure_oldest_wake_age_seconds", 0.0)
     if age > 10:
         yield Finding(
-            "wrong", "ticks", f"{_count(waiting, 'message')} to runs not looked at for {duration(timedelta(seconds=age))}",
+            "wrong", "ticks", f"{counted(waiting, 'message')} to runs not looked at for {duration(timedelta(seconds=age))}",
             f"Nobody ticks: start a worker or schedule pg_cron. By hand, in psql: select {db.target.schema}.tick();",
         )  # fmt: skip
     elif is_ticked or any(finding.level == "ok" and finding.about == "cron" for finding in by_cron):
@@ -251,7 +251,7 @@ def periods(db: Session) -> Iterator[Finding]:
             f" By hand, in psql: call {schema}.run_ticks(0);",
         )  # fmt: skip
     else:
-        yield Finding("ok", "retention", f"{_count(count, 'partition')} of each table, dropped in time")
+        yield Finding("ok", "retention", f"{counted(count, 'partition')} of each table, dropped in time")
 
 
 def cron(db: Session, is_ticked: bool) -> Iterator[Finding]:
@@ -340,7 +340,7 @@ def stuck(db: Session) -> Iterator[Finding]:
         yield Finding(
             "wrong" if level == "wrong" else "warning",
             "runs",
-            f"{_count(count, 'run')} {reason.replace('_', ' ')} for {duration(age)} ({where})",
+            f"{counted(count, 'run')} {reason.replace('_', ' ')} for {duration(age)} ({where})",
             advice.format(
                 run=run, queues=shlex.quote(",".join(queues)), workflows=", ".join(workflows), schema=db.target.schema
             ),
@@ -365,7 +365,7 @@ def violations(db: Session, *, is_thorough: bool) -> Iterator[Finding]:
     for invariant, count, run, detail in found:
         of_run = f"run {run}: " if run else ""
         yield Finding(
-            "wrong", "invariants", f"{invariant.replace('_', ' ')}: broken {_count(count, 'time')} ({of_run}{detail})",
+            "wrong", "invariants", f"{invariant.replace('_', ' ')}: broken {counted(count, 'time')} ({of_run}{detail})",
             f"A tick mends it, in psql: select {db.target.schema}.tick();"
             if "does anybody tick" in detail
             else f"Read the view {db.target.schema}.violations: somebody wrote into the tables, or it is a bug; please report it.",
@@ -374,5 +374,6 @@ def violations(db: Session, *, is_thorough: bool) -> Iterator[Finding]:
         yield Finding("ok", "invariants", "all hold")
 
 
-def _count(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """So many things, in words."""
     return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from perdure import _install
 from perdure._visible import visible
-from perdure.cli import checks, output, statements
+from perdure.cli import checks, output, statements, waking
 from perdure.cli.checks import Finding
 from perdure.cli.session import Session, Target, session, target_options
 from perdure.cli.trouble import FAILED, not_installed
@@ -53,6 +53,9 @@ def _examine(db: Session, *, is_thorough: bool) -> Iterator[Finding]:
     yield from checks.hold(db)
     yield from checks.failover(db)
     yield from checks.workers(workers, db.target.schema)
+    if any(worker.is_alive for worker in workers):
+        yield from waking.untaken(db)
+    yield from waking.notify(db)
     yield from checks.ticks(db, any(worker.is_alive for worker in workers))
     yield from checks.periods(db)
     yield from checks.stuck(db)

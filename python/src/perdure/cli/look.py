@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from perdure._visible import visible
-from perdure.cli import output, statements
+from perdure.cli import names, output, statements
 from perdure.cli.output import print_json, print_records, print_table
 from perdure.cli.session import Session, Target, session, target_options
 from perdure.cli.trouble import Trouble
@@ -70,6 +70,8 @@ def runs(
         )
         if not found:
             _check_states(db, states)
+            names.check(db, "workflow", workflow)
+            names.check(db, "queue", queue)
     found, more = found[:limit], found[limit:]
     empty = "No run is like that." if any((states, workflow, queue, key, tags, since, before)) else "No runs."
     if ids:
@@ -87,13 +89,16 @@ def runs(
 
 
 @click.command()
-@click.argument("run")
+@names.run_argument
 @click.option("--json", "as_json", is_flag=True, help="Print an array of sentences.")
 @target_options
-def explain(target: Target, run: str, as_json: bool) -> None:
-    """Say in sentences where RUN stands, why it does not go on, and what to type."""
+def explain(target: Target, run: Sequence[str], as_json: bool) -> None:
+    """Say in sentences where RUN stands, why it does not go on, and what to type.
+
+    RUN is an id, or the beginning of one; or WORKFLOW KEY.
+    """
     with session(target, "observer") as db:
-        lines = [line for (line,) in db.rows(statements.EXPLAIN, run_id=db.run_id(run))]
+        lines = [line for (line,) in db.rows(statements.EXPLAIN, run_id=names.find(db, run))]
     if as_json:
         print_json(lines)
     else:

@@ -133,7 +133,7 @@ class Session:
         if not digits or len(digits) > 32 or set(digits) - set("0123456789abcdef"):
             raise trouble.Trouble(
                 f"{given!r} is no run id",
-                "Pass an id as `perdure runs` prints it, or its beginning.",
+                "Pass an id as `perdure runs` prints it, or its beginning; explain and show take WORKFLOW KEY as well.",
                 code=trouble.MISUSED,
             )
         if len(digits) == 32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from perdure.cli import output, timeline
+from perdure.cli import names, output, timeline
 from perdure.cli.records import Entry, Run, Story, read_story
 from perdure.cli.session import Target, session, target_options
 
@@ -23,21 +23,21 @@ _STEPS = ("step ", "value ", "wait ", "run ", "sleep ", "timer ", "signal consum
 
 
 @click.command()
-@click.argument("run")
+@names.run_argument
 @click.option(
     "--all", "is_whole", is_flag=True, help=f"Draw all steps, not the last {_SHOWN_STEPS}; show payloads whole."
 )
 @click.option("-f", "--follow", is_flag=True, help="Draw it anew until it has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known as an object.")
 @target_options
-def show(target: Target, run: str, is_whole: bool, follow: bool, as_json: bool) -> None:
+def show(target: Target, run: Sequence[str], is_whole: bool, follow: bool, as_json: bool) -> None:
     """Draw the timeline of RUN: steps as bars over time, tries, waits, what it was told, the outcome.
 
-    RUN is an id, or the beginning of one.
+    RUN is an id, or the beginning of one; or WORKFLOW KEY.
     """
     console = output.console()
     with session(target, "observer") as db:
-        run_id = db.run_id(run)
+        run_id = names.find(db, run)
         story = read_story(db, run_id)
         if follow and story.run.finished_at is None:
             with Live(console=console, auto_refresh=False, transient=True) as live:

@@ -44,6 +44,9 @@ HOLDS = "select h.reason, h.held_at, h.held_by::text from {perdure}.holds as h"
 
 RUNS_BY_PREFIX = "select r.run_id from {perdure}.runs as r where r.run_id between %(lowest)s and %(highest)s limit 4"
 EXPLAIN = "select e.line from {perdure}.explain(run_id => %(run_id)s) as e (line)"
+FIND_RUN = "select {perdure}.find_run(workflow => %(workflow)s, key => %(key)s)"
+WORKFLOW_NAMES = "select w.name from {perdure}.workflows as w order by w.name"
+QUEUE_NAMES = "select q.name from {perdure}.queues as q order by q.name"
 STATES = "select distinct a.state from {perdure}.act_rules as a order by a.state"
 ENDED = frozenset({"completed", "failed", "cancelled", "timed_out", "terminated", "dead", "continued"})
 RUNS = """
@@ -136,6 +139,23 @@ select
   w.name, w.is_alive, coalesce(w.beat_age, interval '0') as beat_age, w.lease, w.runs, w.disagreements, w.queues
 from {perdure}.workers as w
 order by w.name
+"""
+UNTAKEN = """
+select q.name, q.runs, q.workflows
+from (
+  select
+    q.name, q.scheduled + q.sleeping + q.waiting + q.backing_off + q.paused + q.cancelling as runs,
+    array(select w.name from {perdure}.workflows as w where w.queue = q.name order by w.name) as workflows
+  from {perdure}.queues as q
+  where q.workers = 0 and q.ready + q.running = 0  -- those are stuck
+) as q
+where q.runs > 0 or cardinality(q.workflows) > 0
+order by q.name
+"""
+NOTIFY = """
+select s.value #>> '{{}}', current_setting('max_prepared_transactions')::integer, pg_notification_queue_usage()
+from {perdure}.settings as s
+where s.name = 'notify'
 """
 STUCK = """
 select
