@@ -47,7 +47,7 @@ begin
     or v_day + _check_interval.duration not between v_day and v_day + interval '101 years' then
     raise exception '% must be between 0 and 100 years', _check_interval.what
       using errcode = '22023',
-            detail = format('It is %s.', _check_interval.duration),
+            detail = format('It is %s.', perdure._typed(_check_interval.duration)),
             hint = 'Pass an interval such as ''90 seconds'' or ''3 days''.';
   end if;
 end;

@@ -18,6 +18,29 @@ as $$
 $$;
 comment on function perdure._span(interval) is 'Say how long something lasts, in one unit.';
 
+create or replace function perdure._typed(span interval)
+returns text
+language sql
+stable
+strict
+parallel safe
+as $$
+  select case
+    -- a month has no length; what is infinite has neither
+    when extract(year from _typed.span) <> 0 or extract(month from _typed.span) <> 0 then _typed.span::text
+    else (
+      select format('%s %s%s', trim_scale(s.seconds / u.seconds), u.name, case when abs(s.seconds) <> u.seconds then 's' end)
+      from (select extract(epoch from _typed.span) as seconds) as s
+      cross join (values (86400, 'day'), (3600, 'hour'), (60, 'minute'), (1, 'second')) as u (seconds, name)
+      where u.seconds = 1 or s.seconds % u.seconds = 0
+      order by u.seconds desc
+      limit 1
+    )
+  end
+$$;
+comment on function perdure._typed(interval) is
+'Say a span as people type it: -1 second, which is "-00:00:01" to psql and "-1 days +23:59:59" as drivers send it.';
+
 create or replace function perdure._when(at timestamptz, now timestamptz)
 returns text
 language sql

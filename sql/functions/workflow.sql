@@ -74,23 +74,38 @@ set lock_timeout = '5s'
 as $$
 declare
   v_now constant timestamptz := perdure._now();
+  v_old perdure.queue;
 begin
   perform perdure._check_name('queue', put_queue.name);
   perform perdure._check_interval('retention', put_queue.retention);
   perform perdure._check_interval('failed_retention', put_queue.failed_retention);
+  select q.* into v_old from perdure.queue as q where q.name = put_queue.name collate "C" for no key update;
   insert into perdure.queue as q (name, retention, failed_retention, created_at)
   values (put_queue.name, put_queue.retention, put_queue.failed_retention, v_now)
   on conflict on constraint queue_pkey do update set
     retention = excluded.retention, failed_retention = excluded.failed_retention;
   perform perdure._audit('put_queue', null, null, jsonb_build_object(
-    'name', put_queue.name, 'retention', put_queue.retention, 'failed_retention', put_queue.failed_retention));
+    'name', put_queue.name, 'retention', put_queue.retention, 'failed_retention', put_queue.failed_retention,
+    'old', case when v_old.name is not null then to_jsonb(v_old) - 'name' - 'created_at' end));
+  if put_queue.retention is null and v_old.retention is not null
+    or put_queue.failed_retention is null and v_old.failed_retention is not null
+  then
+    raise warning 'queue "%" had a retention of its own that is not named now, so the settings rule it again', put_queue.name
+      using detail = format('Before: retention %s, failed_retention %s. Now: %s and %s.',
+              coalesce(perdure._typed(v_old.retention), 'as set'),
+              coalesce(perdure._typed(v_old.failed_retention), 'as set'),
+              coalesce(perdure._typed(put_queue.retention), 'as set'),
+              coalesce(perdure._typed(put_queue.failed_retention), 'as set')),
+            hint = 'Each call says all of a queue: name again what is to stay.';
+  end if;
 end;
 $$;
 comment on function perdure.put_queue(text, interval, interval) is
-'Make a queue, or note how long its ended runs are kept.
+'Make a queue, and say how long its ended runs are kept.
+Each call says all of it: what is not named follows the settings again, and a warning tells what it was before.
 Completed runs are kept for retention from their end on, null meaning as the setting of that name says; others for
 failed_retention, null meaning the longer of retention and the setting failed_retention. For good is ''100 years''. They go
-with their period, so up to two periods later. It is audited each time. Raises 22023 for a bad name, a negative interval or
+with their period, so up to two periods later. It is audited each time, with what was before. Raises 22023 for a bad name, a negative interval or
 one beyond 100 years, 55P03 after 5 s behind an open transaction that puts it too. Locks the queue''s row.';
 
 create or replace function perdure._default_of(workflow text, queue text)

@@ -1015,6 +1015,10 @@ CREATE FUNCTION perdure._told(max_runs integer, now timestamp with time zone) RE
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._typed(span interval) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._unexpired(begins uuid, ends uuid, now timestamp with time zone, max_runs integer) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
     AS $$…$$;
@@ -3213,6 +3217,8 @@ REVOKE ALL ON FUNCTION perdure._timeline() FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._to_copy(after uuid, upto uuid, began timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._told(max_runs integer, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._typed(span interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._unexpired(begins uuid, ends uuid, now timestamp with time zone, max_runs integer) FROM PUBLIC;
 

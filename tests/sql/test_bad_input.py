@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -99,6 +100,47 @@ def test_times_that_make_no_sense_are_refused(conn: Connection) -> None:
     for timeout in ("-1 second", "0", "1000000 years"):
         assert refusal(conn, "put_workflow", name="w", timeout=timeout).sqlstate == "22023"
     assert refusal(conn, "put_queue", name="q", retention="-1 day").sqlstate == "22023"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("-1 second", "-1 second"),
+        (timedelta(seconds=-1), "-1 second"),
+        (timedelta(milliseconds=-1500), "-1.5 seconds"),
+        ("-90 minutes", "-90 minutes"),
+        ("-2 days", "-2 days"),
+        ("200 years", "200 years"),
+        ("101 years -1 second", "101 years -00:00:01"),
+    ],
+)
+def test_a_span_that_is_refused_is_told_by_its_name_and_as_it_was_typed(
+    conn: Connection, given: Any, said: str
+) -> None:
+    refused = refusal(conn, "start", workflow="order", timeout=given)
+    assert refused.message_primary == "timeout must be between 0 and 100 years"
+    assert refused.message_detail == f"It is {said}."
+
+
+def test_what_a_queue_had_and_is_not_named_again_is_warned_of_and_audited(database: Database, conn: Connection) -> None:
+    warned: list[tuple[str | None, str | None]] = []
+    conn.add_notice_handler(lambda told: warned.append((told.message_primary, told.message_detail)))
+    call(conn, "put_queue", name="ledger", retention="1 year")
+    call(conn, "put_queue", name="ledger", retention="2 days")
+    assert warned == []
+    call(conn, "put_queue", name="ledger", failed_retention="5 years")
+    assert warned == [
+        (
+            'queue "ledger" had a retention of its own that is not named now, so the settings rule it again',
+            "Before: retention 2 days, failed_retention as set. Now: as set and 5 years.",
+        )
+    ]
+    call(conn, "put_queue", name="ledger", failed_retention="5 years")
+    assert len(warned) == 1
+    audited = database.admin.execute("select detail -> 'old' from perdure.audit order by audit_id").fetchall()
+    assert [old and (old["retention"], old["failed_retention"]) for (old,) in audited] == [
+        None, ("1 year", None), ("2 days", None), (None, "5 years"),
+    ]  # fmt: skip
 
 
 def test_options_that_do_not_exist_are_refused(conn: Connection) -> None:
