@@ -11,7 +11,11 @@ from (
   ('a_run_is_unfinished_or_ended', 'A run has a row in dispatch or in outcome.'),
   ('an_ended_run_is_not_dispatched', 'No run has both.'),
   ('what_is_kept_belongs_to_a_run', 'No row of another table names a run that is not there.'),
+  ('a_run_has_options_that_a_start_takes', 'Priority 1 to 5, not both a deadline and a time-out, objects as tags and headers.'),
   ('a_dispatch_row_agrees_with_its_run', 'What was copied into it is what the run says.'),
+  ('a_held_run_has_a_token', 'A run that a worker holds has the token of its claim.'),
+  ('a_held_run_waits_for_nothing', 'A run that a worker holds is not suspended.'),
+  ('a_cancel_is_a_way_to_end_in_time', 'A cancel says cancelled or timed_out, and when its grace ends.'),
   ('a_key_names_its_run', 'A key names a run that was started with it, or one that was dropped.'),
   ('a_suspended_run_can_be_woken', 'A run that waits without end waits for a message.'),
   ('what_a_run_waits_for_is_known', 'A wait is an object with a time that can be read, or none.'),
@@ -93,6 +97,19 @@ where not exists (
   )
 union all
 select
+  'a_run_has_options_that_a_start_takes',
+  r.run_id,
+  format(
+    'priority %s, deadline %s, timeout %s, tags %s, headers %s',
+    r.priority, r.deadline, r.timeout, jsonb_typeof(r.tags), jsonb_typeof(r.headers)
+  )
+from perdure.run as r
+where r.priority not between 1 and 5
+  or (r.deadline is not null and r.timeout is not null)
+  or jsonb_typeof(r.tags) <> 'object'
+  or jsonb_typeof(r.headers) <> 'object'
+union all
+select
   'a_dispatch_row_agrees_with_its_run',
   d.run_id,
   format('workflow %s, queue %s, priority %s', d.workflow, d.queue, d.priority)
@@ -100,6 +117,19 @@ from perdure.dispatch as d
 join perdure.run as r on d.run_id = r.run_id
 where (d.workflow, d.queue, d.priority, d.max_recoveries)
   <> (r.workflow, r.queue, r.priority, r.max_recoveries)
+union all
+select 'a_held_run_has_a_token', d.run_id, format('worker %s', d.worker_id)
+from perdure.dispatch as d
+where d.worker_id is not null and d.claim is null
+union all
+select 'a_held_run_waits_for_nothing', d.run_id, format('worker %s', d.worker_id)
+from perdure.dispatch as d
+where d.worker_id is not null and d.waits is not null
+union all
+select 'a_cancel_is_a_way_to_end_in_time', d.run_id, format('%s, ends at %s', d.cancel, d.ends_at)
+from perdure.dispatch as d
+where d.cancel not in ('cancelled', 'timed_out')
+  or (d.cancel is not null and d.ends_at is null)
 union all
 select 'a_key_names_its_run', k.run_id, format('key %s of workflow %s', k.key, k.workflow)
 from perdure.run_key as k
@@ -123,7 +153,8 @@ union all
 select 'what_a_run_waits_for_is_known', d.run_id, format('readable is %s', u.waits)
 from perdure.dispatch as d
 join perdure._unfinished as u on d.run_id = u.run_id
-where jsonb_array_length(u.waits) < jsonb_array_length(d.waits)
+where jsonb_typeof(d.waits) <> 'array'
+  or jsonb_array_length(u.waits) < jsonb_array_length(jsonb_path_query_array(d.waits, '$[*]'))
 union all
 select 'a_wait_ends_in_time', d.run_id, format('it ends at %s, ready at %s', w.until, d.ready_at)
 from perdure._unfinished as d

@@ -341,12 +341,7 @@ CREATE TABLE perdure.dispatch (
     recoveries integer DEFAULT 0 NOT NULL,
     max_recoveries integer NOT NULL,
     is_paused boolean DEFAULT false NOT NULL,
-    predecessor_id uuid,
-    CONSTRAINT dispatch_cancel_has_an_end CHECK (((cancel IS NULL) OR (ends_at IS NOT NULL))),
-    CONSTRAINT dispatch_cancel_is_an_outcome CHECK ((cancel = ANY (ARRAY['cancelled'::text, 'timed_out'::text]))),
-    CONSTRAINT dispatch_waits_are_an_array CHECK ((jsonb_typeof(waits) = 'array'::text)),
-    CONSTRAINT dispatch_waits_only_without_a_worker CHECK (((waits IS NULL) OR (worker_id IS NULL))),
-    CONSTRAINT dispatch_worker_only_with_a_claim CHECK (((worker_id IS NULL) OR (claim IS NOT NULL)))
+    predecessor_id uuid
 );
 
 CREATE VIEW perdure._unfinished AS
@@ -392,11 +387,7 @@ CREATE TABLE perdure.run (
     scheduled_at timestamp with time zone,
     predecessor_id uuid,
     created_at timestamp with time zone NOT NULL,
-    created_by text NOT NULL,
-    CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
-    CONSTRAINT run_headers_are_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
-    CONSTRAINT run_priority_is_between_1_and_5 CHECK (((priority >= 1) AND (priority <= 5))),
-    CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
+    created_by text NOT NULL
 )
 PARTITION BY RANGE (run_id);
 
@@ -1491,7 +1482,7 @@ CREATE VIEW perdure._cuts AS
 CREATE VIEW perdure._invariants AS
  SELECT i.invariant,
     i.meaning
-   FROM ( VALUES ('a_run_is_unfinished_or_ended'::text,'A run has a row in dispatch or in outcome.'::text), ('an_ended_run_is_not_dispatched'::text,'No run has both.'::text), ('what_is_kept_belongs_to_a_run'::text,'No row of another table names a run that is not there.'::text), ('a_dispatch_row_agrees_with_its_run'::text,'What was copied into it is what the run says.'::text), ('a_key_names_its_run'::text,'A key names a run that was started with it, or one that was dropped.'::text), ('a_suspended_run_can_be_woken'::text,'A run that waits without end waits for a message.'::text), ('what_a_run_waits_for_is_known'::text,'A wait is an object with a time that can be read, or none.'::text), ('a_wait_ends_in_time'::text,'A suspended run is ready no later than the first of its waits ends.'::text), ('a_message_wakes_its_run'::text,'A run whose message is there is ready, or has a wake.'::text), ('a_cancel_wakes_its_run'::text,'A suspended run hears of its cancel at once.'::text), ('an_act_wakes_its_run'::text,'An act that is not answered has a wake.'::text), ('a_wake_is_drained_soon'::text,'No wake of an unfinished run is older than a minute.'::text), ('a_deadline_is_kept'::text,'No run is 5 minutes past its deadline or the end of its grace.'::text), ('a_successor_waits_for_a_run'::text,'A run that replaces another waits until that one has ended.'::text), ('a_successor_is_freed_soon'::text,'That one has ended no longer than a minute ago.'::text), ('a_claim_belongs_to_a_live_worker'::text,'Whoever holds a run is alive, or has just died.'::text), ('a_claim_is_used_once'::text,'No two runs have the same token.'::text), ('a_worker_reports_its_runs'::text,'A live worker knows of the runs that it holds.'::text), ('a_worker_has_a_heartbeat'::text,'A registered worker has a row of its own to beat in.'::text), ('only_a_claimed_run_is_told'::text,'A note to a worker goes when the worker lets go.'::text), ('a_run_dies_after_its_last_recovery'::text,'No run survives more deaths than it may.'::text), ('a_signal_is_consumed_once'::text,'No two waits of a run consumed the same message.'::text), ('a_consumed_signal_was_sent'::text,'What a wait consumed is in the mailbox, under the wait''s name.'::text), ('ordinals_of_a_run_differ'::text,'No two checkpoints of a run have the same place in its order.'::text), ('an_exhausted_step_is_on_record'::text,'A step without a next try has its error as checkpoint.'::text), ('the_install_has_one_row'::text,'It is known what is installed here.'::text), ('partitions_are_cut_alike'::text,'All tables of a run have the same partitions, open at both ends.'::text), ('tables_are_granted_to_nobody'::text,'Whoever is not the owner has views and functions only.'::text)) i(invariant, meaning);
+   FROM ( VALUES ('a_run_is_unfinished_or_ended'::text,'A run has a row in dispatch or in outcome.'::text), ('an_ended_run_is_not_dispatched'::text,'No run has both.'::text), ('what_is_kept_belongs_to_a_run'::text,'No row of another table names a run that is not there.'::text), ('a_run_has_options_that_a_start_takes'::text,'Priority 1 to 5, not both a deadline and a time-out, objects as tags and headers.'::text), ('a_dispatch_row_agrees_with_its_run'::text,'What was copied into it is what the run says.'::text), ('a_held_run_has_a_token'::text,'A run that a worker holds has the token of its claim.'::text), ('a_held_run_waits_for_nothing'::text,'A run that a worker holds is not suspended.'::text), ('a_cancel_is_a_way_to_end_in_time'::text,'A cancel says cancelled or timed_out, and when its grace ends.'::text), ('a_key_names_its_run'::text,'A key names a run that was started with it, or one that was dropped.'::text), ('a_suspended_run_can_be_woken'::text,'A run that waits without end waits for a message.'::text), ('what_a_run_waits_for_is_known'::text,'A wait is an object with a time that can be read, or none.'::text), ('a_wait_ends_in_time'::text,'A suspended run is ready no later than the first of its waits ends.'::text), ('a_message_wakes_its_run'::text,'A run whose message is there is ready, or has a wake.'::text), ('a_cancel_wakes_its_run'::text,'A suspended run hears of its cancel at once.'::text), ('an_act_wakes_its_run'::text,'An act that is not answered has a wake.'::text), ('a_wake_is_drained_soon'::text,'No wake of an unfinished run is older than a minute.'::text), ('a_deadline_is_kept'::text,'No run is 5 minutes past its deadline or the end of its grace.'::text), ('a_successor_waits_for_a_run'::text,'A run that replaces another waits until that one has ended.'::text), ('a_successor_is_freed_soon'::text,'That one has ended no longer than a minute ago.'::text), ('a_claim_belongs_to_a_live_worker'::text,'Whoever holds a run is alive, or has just died.'::text), ('a_claim_is_used_once'::text,'No two runs have the same token.'::text), ('a_worker_reports_its_runs'::text,'A live worker knows of the runs that it holds.'::text), ('a_worker_has_a_heartbeat'::text,'A registered worker has a row of its own to beat in.'::text), ('only_a_claimed_run_is_told'::text,'A note to a worker goes when the worker lets go.'::text), ('a_run_dies_after_its_last_recovery'::text,'No run survives more deaths than it may.'::text), ('a_signal_is_consumed_once'::text,'No two waits of a run consumed the same message.'::text), ('a_consumed_signal_was_sent'::text,'What a wait consumed is in the mailbox, under the wait''s name.'::text), ('ordinals_of_a_run_differ'::text,'No two checkpoints of a run have the same place in its order.'::text), ('an_exhausted_step_is_on_record'::text,'A step without a next try has its error as checkpoint.'::text), ('the_install_has_one_row'::text,'It is known what is installed here.'::text), ('partitions_are_cut_alike'::text,'All tables of a run have the same partitions, open at both ends.'::text), ('tables_are_granted_to_nobody'::text,'Whoever is not the owner has views and functions only.'::text)) i(invariant, meaning);
 
 CREATE TABLE perdure.act_<period> (
     run_id uuid NOT NULL,
@@ -2060,11 +2051,7 @@ CREATE TABLE perdure.run_<period> (
     scheduled_at timestamp with time zone,
     predecessor_id uuid,
     created_at timestamp with time zone NOT NULL,
-    created_by text NOT NULL,
-    CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
-    CONSTRAINT run_headers_are_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
-    CONSTRAINT run_priority_is_between_1_and_5 CHECK (((priority >= 1) AND (priority <= 5))),
-    CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
+    created_by text NOT NULL
 );
 
 CREATE TABLE perdure.run_<period> (
@@ -2083,11 +2070,7 @@ CREATE TABLE perdure.run_<period> (
     scheduled_at timestamp with time zone,
     predecessor_id uuid,
     created_at timestamp with time zone NOT NULL,
-    created_by text NOT NULL,
-    CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
-    CONSTRAINT run_headers_are_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
-    CONSTRAINT run_priority_is_between_1_and_5 CHECK (((priority >= 1) AND (priority <= 5))),
-    CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
+    created_by text NOT NULL
 );
 
 CREATE TABLE perdure.run_old (
@@ -2106,11 +2089,7 @@ CREATE TABLE perdure.run_old (
     scheduled_at timestamp with time zone,
     predecessor_id uuid,
     created_at timestamp with time zone NOT NULL,
-    created_by text NOT NULL,
-    CONSTRAINT run_has_a_deadline_or_a_timeout_not_both CHECK (((deadline IS NULL) OR (timeout IS NULL))),
-    CONSTRAINT run_headers_are_an_object CHECK ((jsonb_typeof(headers) = 'object'::text)),
-    CONSTRAINT run_priority_is_between_1_and_5 CHECK (((priority >= 1) AND (priority <= 5))),
-    CONSTRAINT run_tags_are_an_object CHECK ((jsonb_typeof(tags) = 'object'::text))
+    created_by text NOT NULL
 );
 
 CREATE VIEW perdure.settings AS
@@ -2377,12 +2356,36 @@ UNION ALL
            FROM perdure.run r
           WHERE (r.run_id = k.run_id))))
 UNION ALL
+ SELECT 'a_run_has_options_that_a_start_takes'::text AS invariant,
+    r.run_id,
+    format('priority %s, deadline %s, timeout %s, tags %s, headers %s'::text, r.priority, r.deadline, r.timeout, jsonb_typeof(r.tags), jsonb_typeof(r.headers)) AS detail
+   FROM perdure.run r
+  WHERE (((r.priority < 1) OR (r.priority > 5)) OR ((r.deadline IS NOT NULL) AND (r.timeout IS NOT NULL)) OR (jsonb_typeof(r.tags) <> 'object'::text) OR (jsonb_typeof(r.headers) <> 'object'::text))
+UNION ALL
  SELECT 'a_dispatch_row_agrees_with_its_run'::text AS invariant,
     d.run_id,
     format('workflow %s, queue %s, priority %s'::text, d.workflow, d.queue, d.priority) AS detail
    FROM (perdure.dispatch d
      JOIN perdure.run r ON ((d.run_id = r.run_id)))
   WHERE ((d.workflow <> r.workflow) OR (d.queue <> r.queue) OR (d.priority <> r.priority) OR (d.max_recoveries <> r.max_recoveries))
+UNION ALL
+ SELECT 'a_held_run_has_a_token'::text AS invariant,
+    d.run_id,
+    format('worker %s'::text, d.worker_id) AS detail
+   FROM perdure.dispatch d
+  WHERE ((d.worker_id IS NOT NULL) AND (d.claim IS NULL))
+UNION ALL
+ SELECT 'a_held_run_waits_for_nothing'::text AS invariant,
+    d.run_id,
+    format('worker %s'::text, d.worker_id) AS detail
+   FROM perdure.dispatch d
+  WHERE ((d.worker_id IS NOT NULL) AND (d.waits IS NOT NULL))
+UNION ALL
+ SELECT 'a_cancel_is_a_way_to_end_in_time'::text AS invariant,
+    d.run_id,
+    format('%s, ends at %s'::text, d.cancel, d.ends_at) AS detail
+   FROM perdure.dispatch d
+  WHERE ((d.cancel <> ALL (ARRAY['cancelled'::text, 'timed_out'::text])) OR ((d.cancel IS NOT NULL) AND (d.ends_at IS NULL)))
 UNION ALL
  SELECT 'a_key_names_its_run'::text AS invariant,
     k.run_id,
@@ -2408,7 +2411,7 @@ UNION ALL
     format('readable is %s'::text, u.waits) AS detail
    FROM (perdure.dispatch d
      JOIN perdure._unfinished u ON ((d.run_id = u.run_id)))
-  WHERE (jsonb_array_length(u.waits) < jsonb_array_length(d.waits))
+  WHERE ((jsonb_typeof(d.waits) <> 'array'::text) OR (jsonb_array_length(u.waits) < jsonb_array_length(jsonb_path_query_array(d.waits, '$[*]'::jsonpath))))
 UNION ALL
  SELECT 'a_wait_ends_in_time'::text AS invariant,
     d.run_id,

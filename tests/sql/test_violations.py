@@ -66,9 +66,33 @@ def break_what_is_kept_belongs_to_a_run(database: Database, conn: Connection) ->
     return held.run_id
 
 
+def break_a_run_has_options_that_a_start_takes(database: Database, conn: Connection) -> UUID | None:
+    run_id = start(conn)
+    execute(database, "update perdure.run set headers = '[]'")
+    return run_id
+
+
 def break_a_dispatch_row_agrees_with_its_run(database: Database, conn: Connection) -> UUID | None:
     run_id = start(conn)
     execute(database, "update perdure.dispatch set queue = 'other'")
+    return run_id
+
+
+def break_a_held_run_has_a_token(database: Database, conn: Connection) -> UUID | None:
+    _, held = a_run(database)
+    execute(database, "update perdure.dispatch set claim = null")
+    return held.run_id
+
+
+def break_a_held_run_waits_for_nothing(database: Database, conn: Connection) -> UUID | None:
+    _, held = a_run(database)
+    execute(database, "update perdure.dispatch set waits = '[]'")
+    return held.run_id
+
+
+def break_a_cancel_is_a_way_to_end_in_time(database: Database, conn: Connection) -> UUID | None:
+    run_id = start(conn)
+    execute(database, "update perdure.dispatch set cancel = 'cancelled'")
     return run_id
 
 
@@ -248,6 +272,28 @@ def test_a_broken_invariant_is_seen(database: Database, conn: Connection, invari
     counted = dict(conn.execute("select * from perdure.selftest()").fetchall())
     assert counted[invariant] >= 1
     assert all(count == 0 for name, count in counted.items() if name not in {n for n, _ in violations(database)})
+
+
+@pytest.mark.parametrize(
+    ("invariant", "damage"),
+    [
+        ("a_run_has_options_that_a_start_takes", "update perdure.run set tags = '7'"),
+        ("a_run_has_options_that_a_start_takes", "update perdure.run set timeout = '1 hour', deadline = '2100-01-01'"),
+        (
+            "a_run_has_options_that_a_start_takes",
+            "with r as (update perdure.run set priority = 6) update perdure.dispatch set priority = 6",
+        ),
+        ("a_cancel_is_a_way_to_end_in_time", "update perdure.dispatch set cancel = 'late', ends_at = '2100-01-01'"),
+        ("what_a_run_waits_for_is_known", "update perdure.dispatch set waits = '7'"),
+        ("what_a_run_waits_for_is_known", """update perdure.dispatch set waits = '{"kind": "signal"}'"""),
+    ],
+)
+def test_what_no_check_of_a_table_refuses_is_seen(
+    database: Database, conn: Connection, invariant: str, damage: LiteralString
+) -> None:
+    run_id = start(conn)
+    execute(database, damage)
+    assert (invariant, run_id) in violations(database)
 
 
 def test_every_invariant_is_broken_by_a_test(database: Database) -> None:
