@@ -23,7 +23,7 @@ create table perdure.dispatch (
   max_recoveries integer not null,
   is_paused boolean not null default false,
   predecessor_id uuid,
-  constraint dispatch_pkey primary key (run_id)  -- what else holds is in violations: each change would read a check anew
+  constraint dispatch_pkey primary key (run_id)  -- the rest is in violations: each statement would plan a check anew
 );
 
 comment on table perdure.dispatch is

@@ -18,7 +18,7 @@ create table perdure.run (
   predecessor_id uuid,
   created_at timestamptz not null,
   created_by text not null,
-  constraint run_pkey primary key (run_id)  -- what else holds is in violations: each insert would read a check anew
+  constraint run_pkey primary key (run_id)  -- the rest is in violations: each statement would plan a check anew
 ) partition by range (run_id);
 
 comment on table perdure.run is
