@@ -11,7 +11,7 @@ from (
   ('a_run_is_unfinished_or_ended', 'A run has a row in dispatch or in outcome.'),
   ('an_ended_run_is_not_dispatched', 'No run has both.'),
   ('what_is_kept_belongs_to_a_run', 'No row of another table names a run that is not there.'),
-  ('a_run_has_options_that_a_start_takes', 'Priority 1 to 5, one of deadline and time-out, objects as tags and headers.'),
+  ('a_run_has_options_that_a_start_takes', 'Priority 1 to 5, a deadline or a time-out, objects as tags and headers.'),
   ('a_dispatch_row_agrees_with_its_run', 'What was copied into it is what the run says.'),
   ('a_held_run_has_a_token', 'A run that a worker holds has the token of its claim.'),
   ('a_held_run_waits_for_nothing', 'A run that a worker holds is not suspended.'),
