@@ -12,6 +12,7 @@ import psycopg
 from bench.pgbench import pgbench
 from bench.side import Side
 from bench.stage import Stage
+from support.plans import fewest_pages
 
 _CLIENTS = 4
 _BATCH = 100
@@ -126,13 +127,7 @@ def _claim_buffers(conn: psycopg.Connection[Any]) -> float:
     """Return the fewest buffers that a claim of one run touches, in a session that has its plans."""
     ((worker_id,),) = conn.execute("select worker_id from bench_worker where client = 0")
     conn.execute(_START.format(rows=20, options="").encode())
-    touched = []
-    for _ in range(5):
-        ((plan,),) = conn.execute(
-            "explain (analyze, buffers, format json) select * from perdure.claim_runs(%s, 1)", [worker_id]
-        )
-        touched.append(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"])
-    return float(min(touched))
+    return float(fewest_pages(conn, "select * from perdure.claim_runs(%s, 1)", worker_id))
 
 
 def growth(stage: Stage, side: Side) -> Mapping[str, float]:

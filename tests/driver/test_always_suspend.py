@@ -18,6 +18,7 @@ from perdure import AsyncRun, Workflow, _worker
 from support import always_suspend
 from support.database import Database
 from support.provision import ROOT
+from support.suite import run_suite
 
 FIRST = ROOT / "tests" / "support" / "first"
 
@@ -148,23 +149,4 @@ def test_the_list_of_what_cannot_hold_names_tests_that_exist() -> None:
 def test_the_suite_holds_where_every_save_suspends(part: str) -> None:
     if always_suspend.is_on():
         pytest.skip("this is the mode")
-    files = [f"tests/{file}" for file in PARTS[part]]
-    suite = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-c",
-            "tests/pytest.ini",
-            "--rootdir",
-            "tests",
-            "-p",
-            "no:cacheprovider",
-            *files,
-        ],
-        cwd=ROOT,
-        env={**os.environ, always_suspend.VARIABLE: "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert suite.returncode == 0, suite.stdout[-8000:] + suite.stderr[-2000:]
+    run_suite(*(f"tests/{file}" for file in PARTS[part]), **{always_suspend.VARIABLE: "1"})

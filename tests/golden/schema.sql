@@ -1290,6 +1290,7 @@ CREATE FUNCTION perdure.resume_many(run_ids uuid[], reason text DEFAULT NULL::te
 CREATE FUNCTION perdure.retry(run_id uuid, from_step text DEFAULT NULL::text, reason text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     SET lock_timeout TO '5s'
@@ -1298,6 +1299,7 @@ CREATE FUNCTION perdure.retry(run_id uuid, from_step text DEFAULT NULL::text, re
 CREATE FUNCTION perdure.retry_many(run_ids uuid[], reason text DEFAULT NULL::text) RETURNS TABLE(run_id uuid, answer text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     SET lock_timeout TO '5s'

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +20,7 @@ from support import isolation
 from support.aio import until
 from support.database import Database, in_background
 from support.engine import Connection, act, start
+from support.suite import run_suite
 
 ROOT = Path(__file__).parents[2]
 LEVELS = ("repeatable read", "serializable")
@@ -209,22 +207,4 @@ def test_the_suite_holds_under_another_default(level: str) -> None:
     """A share of it: what clients, an app and a worker do where they meet. The rest is asked for by hand."""
     if isolation.LEVEL:
         pytest.skip("this is the mode")
-    suite = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-c",
-            "tests/pytest.ini",
-            "--rootdir",
-            "tests",
-            "-p",
-            "no:cacheprovider",
-            *SHARE,
-        ],
-        cwd=ROOT,
-        env={**os.environ, isolation.VARIABLE: level},
-        capture_output=True,
-        text=True,
-    )
-    assert suite.returncode == 0, suite.stdout[-8000:] + suite.stderr[-2000:]
+    run_suite(*SHARE, **{isolation.VARIABLE: level})

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from support.checks import assert_none
 from support.database import Database, PostgresServer
 from support.engine import Connection
+from support.plans import nodes, pages, plan_of
 
 RUNS = 100_000
 GROWING = re.compile("(run|outcome|step|signal)(_old|_[0-9]+)?")
@@ -98,30 +98,16 @@ def asked(database: Database, questions: dict[str, int]) -> dict[str, int]:
         "early": database.value("select run_id from perdure.step_attempt order by run_id offset 10 limit 1"),
         "waiting": database.value("select run_id from perdure.dispatch order by run_id offset 11 limit 1"),
     }
-    return {question.format(**runs): pages for question, pages in questions.items()}
-
-
-def plan(conn: Connection, question: str) -> dict[str, Any]:
-    conn.execute(question.encode())  # the first look reads the catalog
-    row = conn.execute(f"explain (analyze, buffers, format json) {question}".encode()).fetchone()
-    assert row is not None
-    found: dict[str, Any] = row[0][0]["Plan"]
-    return found
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
+    return {question.format(**runs): limit for question, limit in questions.items()}
 
 
 def wrong(conn: Connection, question: str, limit: int) -> Iterator[str]:
     """How a question is answered otherwise than from a few pages."""
-    found = plan(conn, question)
-    touched = found["Shared Hit Blocks"] + found["Shared Read Blocks"]
-    if touched > limit:
+    conn.execute(question.encode())  # the first look reads the catalog
+    plan = plan_of(conn, question)
+    if (touched := pages(plan)) > limit:
         yield f"{touched} pages instead of {limit}: {question}"
-    for node in nodes(found):
+    for node in nodes(plan):
         if (
             node["Node Type"] == "Seq Scan"
             and GROWING.fullmatch(node["Relation Name"])

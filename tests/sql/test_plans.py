@@ -14,6 +14,7 @@ import pytest
 from support.checks import assert_none
 from support.database import Database, PostgresServer
 from support.engine import Connection, Held, Worker, act, call, drain, scalar, signal, start, wait
+from support.plans import Plan, fewest_pages, nodes, pages, plan_of
 
 # Few rows, however busy the engine is.
 SMALL = {"worker", "worker_beat", "workflow", "queue", "setting", "timeline", "install"}
@@ -27,8 +28,6 @@ WHOLE = {
     ("wake", "wake_drain_idx"): "the oldest wakes, up to a limit: there are no others to skip",
     ("dispatch", "dispatch_predecessor_idx"): "what waits for another run to end",
 }
-
-Plan = dict[str, Any]
 
 
 class Watched:
@@ -59,12 +58,6 @@ class Watched:
             yield
         finally:
             self._now = ""
-
-
-def nodes(plan: Plan) -> Iterator[Plan]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
 
 
 def table(node: Plan) -> str:
@@ -257,17 +250,8 @@ def test_a_hot_function_is_not_compiled_behind_a_long_queue(crowded: Database) -
     assert_none(compiled(crowded), "compiled")
 
 
-def buffers(conn: Connection, query: str, *parameters: Any) -> int:
-    """Pages touched by a statement, by what it calls too."""
-    row = conn.execute(f"explain (analyze, buffers, format json) {query}".encode(), parameters).fetchone()
-    assert row is not None
-    plan = row[0][0]["Plan"]
-    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
-
-
-def claim_buffers(database: Database, worker: Worker) -> int:
-    query = "select * from perdure.claim_runs(%s)"
-    return min(buffers(worker.conn, query, worker.worker_id) for _ in range(5))
+def claim_pages(worker: Worker) -> int:
+    return fewest_pages(worker.conn, "select * from perdure.claim_runs(%s)", worker.worker_id)
 
 
 @pytest.mark.slow
@@ -275,8 +259,8 @@ def test_a_claim_touches_as_many_pages_behind_a_long_queue(
     database: Database, conn: Connection, crowded: Database
 ) -> None:
     fill(database, 1_000)
-    few = claim_buffers(database, Worker(database))
-    many = claim_buffers(crowded, Worker(crowded))
+    few = claim_pages(Worker(database))
+    many = claim_pages(Worker(crowded))
     assert many <= few + 24, f"{few} pages with 1,000 runs, {many} with 200,000"  # a level more in a few indexes
 
 
@@ -301,7 +285,7 @@ def test_a_common_question_to_the_views_is_answered_by_index(crowded: Database) 
     for each, limit in questions.items():
         question = each.replace("%(run_id)s", f"'{run_id}'")
         crowded.admin.execute(question.encode())  # the first look reads the catalog
-        if (touched := buffers(crowded.admin, question)) > limit:
+        if (touched := pages(plan_of(crowded.admin, question))) > limit:
             found.append(f"{touched} pages instead of {limit}: {each}")
     assert_none(found, "reads more pages than the question is worth")
 
