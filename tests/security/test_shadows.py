@@ -54,7 +54,7 @@ def test_no_function_procedure_or_view_runs_into_a_trap(database: Database, trap
         victim.execute("select perdure.explain(%s)", [run_id])
     for statement, refusal in (
         ("select perdure.start('w')", "is not known"),
-        ("select perdure.start('beside', delay => '-1 day')", "must be between"),
+        ("select perdure.put_queue('q', '-1 day')", "must be between"),
         ("select perdure.beat('00000000-0000-7000-8000-000000000000')", "not registered"),
     ):
         with pytest.raises(psycopg.Error, match=refusal):
