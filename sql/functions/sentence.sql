@@ -65,11 +65,18 @@ declare
   v_mail pg_catalog.text;
 begin
   for v_wait in
-    select w.kind, w.key, w.name, w.until
+    select w.kind, w.key, w.name, w.until, w.is_due
     from perdure.waits as w
     where w.run_id = _explain_waits.run.run_id
   loop
-    return next case v_wait.kind
+    return next case v_wait.kind || case when v_wait.is_due then ', due' else '' end
+      when 'signal, due' then format('It has waited for the signal "%s" until %s, and goes on without it unless it comes first.', v_wait.name,
+        perdure._when(v_wait.until, _explain_waits.now))
+      when 'retry, due' then format('Step "%s" was to be tried again at %s.', v_wait.key,
+        perdure._when(v_wait.until, _explain_waits.now))
+      when 'sleep, due' then format('Its sleep is over since %s.', perdure._when(v_wait.until, _explain_waits.now))
+      when 'timer, due' then format('Its timer "%s" is over since %s.', v_wait.key,
+        perdure._when(v_wait.until, _explain_waits.now))
       when 'signal' then format('It waits for the signal "%s"%s.', v_wait.name,
         coalesce(' until ' || perdure._when(v_wait.until, _explain_waits.now), ' for as long as it takes'))
       when 'retry' then format('Step "%s" is tried again at %s.', v_wait.key,
@@ -106,18 +113,18 @@ as $$
 declare
   v_act constant perdure.act := perdure._accepted_act(_explain_pause.run.run_id, 'pause');
   v_cure constant pg_catalog.text := case  -- as drivers, and the engine itself, begin the reason of a pause of theirs
-    when v_act.reason like 'DecodingFailed: %' then 'Deploy code that reads what is recorded'
-    when v_act.reason like 'StepConflict: %' then 'Deploy code that takes its steps as they are recorded, such as the former one'
-    when v_act.reason like 'Misuse: %' then 'Deploy code in which that is mended'
+    when v_act.reason like 'DecodingFailed: %' then 'deploy code that reads what is recorded'
+    when v_act.reason like 'StepConflict: %' then 'deploy code that takes its steps as they are recorded, such as the former one'
+    when v_act.reason like 'Misuse: %' then 'deploy code in which that is mended'
     when v_act.reason ~ '^(the driver failed|it cannot be executed|the end of the run cannot be saved|the engine cannot go on)'
-      then 'Cure what it says'
+      then 'cure what it says'
   end;
 begin
   return next format('It was paused by "%s"%s.', v_act.asked_by, perdure._because(v_act.reason));
   if v_cure is null then
     return next format('To let it go on: select perdure.resume(%L);', _explain_pause.run.run_id);
   else
-    return next v_cure || ' first: resumed as things are, it would be paused again.';
+    return next format('First %s: resumed as things are, it would be paused again.', v_cure);
     return next format('To let it go on then: select perdure.resume(%L); to give it up: select perdure.terminate(%L);',
       _explain_pause.run.run_id, _explain_pause.run.run_id);
   end if;

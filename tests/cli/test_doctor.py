@@ -72,7 +72,7 @@ def test_a_silent_worker_is_told_before_and_after_its_lease(
     database.clock.advance(seconds=50)
     findings = found(perdure, code=1)
     assert "longer than its lease of 30 s; it holds 1 run" in findings["workers"]["says"]
-    assert "worker is silent" in findings["runs"]["says"]
+    assert "1 run in the hands of a silent worker for" in findings["runs"]["says"]
 
 
 def test_runs_in_a_queue_that_no_worker_takes_are_wrong(
@@ -81,7 +81,7 @@ def test_runs_in_a_queue_that_no_worker_takes_are_wrong(
     database.connect().execute("select perdure.put_queue('reports')")
     perdure("start", order, "--queue", "reports")
     findings = found(perdure, code=1)
-    assert "1 run no worker takes the queue" in findings["runs"]["says"]
+    assert "1 run in a queue that no live worker takes for" in findings["runs"]["says"]
     assert "--queues reports" in findings["runs"]["advice"]
 
 

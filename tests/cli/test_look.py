@@ -222,6 +222,15 @@ def test_show_tells_what_an_unfinished_run_waits_for(perdure: Shell, order: str,
     assert '"approved"' in said.out
 
 
+def test_show_tells_of_a_pause_by_the_worker_that_it_was_asked_before_it_was_answered(
+    perdure: Shell, order: str, worker: Worker
+) -> None:
+    run = started(perdure)
+    worker.release(worker.claim_one(), "DecodingFailed: no")
+    told = [line for line in perdure("show", run).lines if re.match(r"  \d\d:\d\d:\d\d  pause ", line)]
+    assert [line.split()[2].rstrip(":") for line in told] == ["asked", "answered"]
+
+
 def test_show_draws_a_step_that_is_running(perdure: Shell, order: str, worker: Worker) -> None:
     run = started(perdure)
     worker.claim_one()

@@ -290,7 +290,7 @@ async def test_a_run_whose_input_cannot_be_read_goes_on_once_code_that_reads_it_
         await until(lambda: state(database, run_id) == "paused", seconds=60)
         said = await handle.explain()
         assert "DecodingFailed" in said
-        assert "Deploy code that reads what is recorded first: resumed as things are, it would be paused again." in said
+        assert "First deploy code that reads what is recorded: resumed as things are, it would be paused again." in said
     async with later.worker():
         conn.execute("select perdure.resume(%s)", [run_id])
         assert await handle.result(timeout=timedelta(seconds=60)) == 8

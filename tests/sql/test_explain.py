@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -175,6 +176,27 @@ def test_a_sleeping_run_tells_until_when(database: Database, stopped: Connection
     )
 
 
+@pytest.mark.parametrize(
+    ("due", "sentence"),
+    [
+        (
+            wait("paid"),
+            'It has waited for the signal "paid" until T (2 min ago), and goes on without it unless it comes first.',
+        ),
+        (wait("nap", "sleep"), "Its sleep is over since T (2 min ago)."),
+        (wait("late", "timer"), 'Its timer "late" is over since T (2 min ago).'),
+        (wait("charge", "retry"), 'Step "charge" was to be tried again at T (2 min ago).'),
+    ],
+)
+def test_a_wait_that_is_over_is_not_told_as_one_to_come(
+    database: Database, stopped: Connection, due: dict[str, Any], sentence: str
+) -> None:
+    worker, held = a_run(database)
+    worker.suspend(held, due | {"until": "2030-01-01 12:01:00Z"})
+    database.clock.advance(minutes=3)
+    assert sentence in explain(stopped, held.run_id).splitlines()
+
+
 def test_a_failing_step_tells_its_error_and_its_next_try(database: Database, stopped: Connection) -> None:
     worker, held = a_run(database)
     failed = worker.fail_step(held, "charge", 1, policy=POLICY, type="Closed", message="the bank is closed")
@@ -218,11 +240,11 @@ def test_the_line_that_sends_a_signal_is_refused_until_a_payload_is_put_in(
 @pytest.mark.parametrize(
     ("reason", "cure"),
     [
-        ("DecodingFailed: input of workflow 'order': no int", "Deploy code that reads what is recorded"),
-        ("StepConflict: step 'a'", "Deploy code that takes its steps as they are recorded, such as the former one"),
-        ("Misuse: no", "Deploy code in which that is mended"),
-        ("the driver failed: KeyError: 'a'", "Cure what it says"),
-        ("it cannot be executed: KeyError: 'a'", "Cure what it says"),
+        ("DecodingFailed: input of workflow 'order': no int", "deploy code that reads what is recorded"),
+        ("StepConflict: step 'a'", "deploy code that takes its steps as they are recorded, such as the former one"),
+        ("Misuse: no", "deploy code in which that is mended"),
+        ("the driver failed: KeyError: 'a'", "cure what it says"),
+        ("it cannot be executed: KeyError: 'a'", "cure what it says"),
     ],
 )
 def test_a_run_that_its_worker_paused_tells_what_to_do_before_it_is_resumed(
@@ -231,7 +253,7 @@ def test_a_run_that_its_worker_paused_tells_what_to_do_before_it_is_resumed(
     worker, held = a_run(database)
     worker.release(held, reason)
     assert explain(stopped, held.run_id).splitlines()[2:] == [
-        f"{cure} first: resumed as things are, it would be paused again.",
+        f"First {cure}: resumed as things are, it would be paused again.",
         "To let it go on then: select perdure.resume('R'); to give it up: select perdure.terminate('R');",
     ]
 

@@ -58,6 +58,12 @@ class CronJob:
 _PATIENCE = 5
 """Seconds for what reads all tables."""
 
+_SAYS = {
+    "no_worker_takes_the_queue": "in a queue that no live worker takes",
+    "no_worker_knows_the_workflow": "of a workflow that no live worker knows",
+    "worker_is_silent": "in the hands of a silent worker",
+    "suspect": "suspected to kill workers",
+}
 _STUCK = {
     "paused": ("warning", "Why, and what has to be done before they are resumed: perdure explain {run}"),
     "held": ("warning", "They wait for the end of the hold, see above."),
@@ -340,7 +346,7 @@ def stuck(db: Session) -> Iterator[Finding]:
         yield Finding(
             "wrong" if level == "wrong" else "warning",
             "runs",
-            f"{counted(count, 'run')} {reason.replace('_', ' ')} for {duration(age)} ({where})",
+            f"{counted(count, 'run')} {_SAYS.get(reason, reason.replace('_', ' '))} for {duration(age)} ({where})",
             advice.format(
                 run=run, queues=shlex.quote(",".join(queues)), workflows=", ".join(workflows), schema=db.target.schema
             ),

@@ -103,7 +103,7 @@ SHOW_HISTORY = """
 select h.at, h.what, h.key, (h.detail ->> 'started_at')::timestamptz as started_at, h.detail
 from {perdure}.history as h
 where h.run_id = %(run_id)s
-order by h.at, h.what
+order by h.at, h.what like '%%answered', h.what  -- a worker's own act is asked and answered at once
 """
 SHOW_SIGNALS = """
 select s.id, s.name, s.payload, s.sent_at, s.sent_by, s.consumed_by
