@@ -147,9 +147,10 @@ begin
         when s.ordinal is null or s.ordinal not between 1 and 1000000000 then 'ordinal'
         when s.attempt < 1 then 'attempt'
         when s.fingerprint !~ '^[0-9a-fA-F]{32}$' then 'fingerprint'
+        when not isfinite(s.saved_at) then 'saved_at'
       end as what
     from jsonb_to_recordset(_check_saves.saves) as s (
-      key text, kind text, ordinal bigint, attempt bigint, fingerprint text)
+      key text, kind text, ordinal bigint, attempt bigint, fingerprint text, saved_at timestamptz)
   ) as v
   where v.what is not null
   limit 1;
@@ -158,7 +159,7 @@ begin
       using errcode = '22023',
             detail = format('It is the %s.', v_bad),
             hint = 'key has 1 to 1000 bytes and no ~ in front, kind is step, transaction, sql, value or started, ordinal'
-                   ' is between 1 and 1,000,000,000, attempt from 1, fingerprint 32 hex digits.';
+                   ' is between 1 and 1,000,000,000, attempt from 1, fingerprint 32 hex digits, saved_at finite.';
   end if;
 end;
 $$;
@@ -181,10 +182,10 @@ begin
     select
       a.run_id, a.key, a.kind, a.ordinal, a.name, decode(a.fingerprint, 'hex'),
       case when a.error is null then coalesce(a.result, 'null') end,  -- an absent result is JSON null
-      a.error, coalesce(a.attempt, 1), a.started_at, v_now
+      a.error, coalesce(a.attempt, 1), a.started_at, coalesce(a.saved_at, v_now)
     from jsonb_to_recordset(_insert_saves.saves) as a (
       run_id uuid, key text, kind text, ordinal integer, name text, fingerprint text, result jsonb, error jsonb,
-      attempt integer, started_at timestamptz)
+      attempt integer, started_at timestamptz, saved_at timestamptz)
     where a.run_id = any(_insert_saves.run_ids)
     order by a.run_id, a.key
     on conflict on constraint step_pkey do nothing
@@ -203,7 +204,9 @@ comment on function perdure._insert_saves(jsonb, uuid[]) is
 'Insert the checkpoints of runs whose dispatch rows the caller holds.
 Returns those that were new. Raises as _check_saves does. Sets recoveries to 0 where one was new.';
 
-create or replace function perdure._lock_and_save(worker_id uuid, batch jsonb, out held uuid[], out others jsonb)
+create or replace function perdure._lock_and_save(
+  worker_id uuid, batch jsonb, out held uuid[], out others jsonb, out on_record uuid[]
+)
 returns record
 language plpgsql
 volatile
@@ -211,6 +214,7 @@ as $$
 declare
   v_lock pg_catalog.record;
   v_saves pg_catalog.jsonb;
+  v_new perdure.step[];
 begin
   v_lock := perdure._lock_runs(_lock_and_save.worker_id, _lock_and_save.batch, false);
   held := v_lock.held;
@@ -222,14 +226,20 @@ begin
   from jsonb_to_recordset(_lock_and_save.batch) as a (run_id uuid, saves jsonb)
   cross join lateral jsonb_array_elements(a.saves) as s (save)
   where a.run_id = any(held) and jsonb_typeof(a.saves) = 'array';
-  if v_saves is not null then
-    perform perdure._insert_saves(v_saves, held);
+  if v_saves is null then
+    return;
+  end if;
+  v_new := perdure._insert_saves(v_saves, held);
+  if cardinality(v_new) < jsonb_array_length(v_saves) then
+    on_record := array(
+      select a.run_id from jsonb_to_recordset(v_saves) as a (run_id uuid, key text)
+      where (a.run_id, a.key) not in (select n.run_id, n.key from unnest(v_new) as n));
   end if;
 end;
 $$;
 comment on function perdure._lock_and_save(uuid, jsonb) is
 'Begin what lets go of runs: lock them as _lock_runs does, alone, and insert the last saves that the batch carries.
-Returns and raises as _lock_runs does, and raises as _insert_saves does.';
+Returns and raises as these do; on_record has the runs of which a save was on record before, null for none.';
 
 create or replace function perdure.save_steps(worker_id uuid, saves jsonb)
 returns table (
@@ -285,7 +295,7 @@ $$;
 comment on function perdure.save_steps(uuid, jsonb) is
 'Save checkpoints of runs that the worker holds.
 saves is an array of objects with run_id, claim, key, kind, ordinal, and result or error; optional: name, fingerprint
-(hex), attempt, started_at. Returns for each key, in no order: saved; on_record (it was saved before); busy (send again
+(hex), attempt, started_at, saved_at (now, for who knows no better). Returns for each key, in no order: saved; on_record (it was saved before); busy (send again
 alone); lost (drop the run). With the first two come ordinal and saved_at, with on_record all that is on record: result,
 error, kind, fingerprint (hex); what was saved now is on record as it was sent.
 Raises PD002 where the worker is not registered, 22023 for what is not complete or names a run by two claims, PD010 for

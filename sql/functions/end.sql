@@ -84,6 +84,11 @@ declare
   v_is_as_asked boolean;
 begin
   v_lock := perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends);
+  if v_lock.on_record is not null then  -- another result than the one by which the run came to its end
+    v_lock.held := array(select h.run_id from unnest(v_lock.held) as h (run_id) where h.run_id <> all(v_lock.on_record));
+    v_lock.others := v_lock.others || (
+      select jsonb_object_agg(r.run_id, 'on_record') from unnest(v_lock.on_record) as r (run_id));
+  end if;
   if perdure._is_above(_end_claimed.ends, v_limit) then
     perform perdure._check_payload('result', p.value)
     from jsonb_to_recordset(_end_claimed.ends) as a (result jsonb, error jsonb)
@@ -150,8 +155,9 @@ $$;
 comment on function perdure.complete_runs(uuid, jsonb) is
 'End runs that have returned.
 ends is an array of objects with run_id, claim, result and saves (the run''s last, as in save_steps). Returns for each:
-done; cancelled, timed_out or terminated where that came first; busy (send again alone); lost (drop the run). The same
-call again gets the same answer.
+done; cancelled, timed_out or terminated where that came first; on_record (one of its saves was on record before, so the
+run has not ended: see by save_steps what there is); busy (send again alone); lost (drop the run). The same call again gets
+the same answer.
 Raises as save_steps does. Locks the worker''s row shared, the dispatch rows without waiting.';
 
 create or replace function perdure.fail_runs(worker_id uuid, ends jsonb)

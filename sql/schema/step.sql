@@ -41,7 +41,7 @@ comment on column perdure.step.error is 'Object with type, message, details: why
 comment on column perdure.step.signal_id is 'Signal that this wait consumed.';
 comment on column perdure.step.attempt is 'Try that succeeded or failed for good, from 1.';
 comment on column perdure.step.started_at is 'When that try began, by the worker''s clock; null for waits.';
-comment on column perdure.step.saved_at is 'When it was saved, by the database''s clock.';
+comment on column perdure.step.saved_at is 'When it was saved: as its worker says, which follows the database''s clock, else by that.';
 
 create unique index step_consumed_idx on perdure.step (run_id, signal_id)
 where signal_id is not null;

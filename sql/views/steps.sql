@@ -62,7 +62,7 @@ comment on column perdure.steps.error is 'Object with type, message, details of 
 comment on column perdure.steps.attempts is 'Number of tries so far.';
 comment on column perdure.steps.retry_at is 'When it may be tried again; null unless backing_off.';
 comment on column perdure.steps.started_at is 'When the last try began, by the worker''s clock.';
-comment on column perdure.steps.saved_at is 'When it was saved, by the database''s clock.';
+comment on column perdure.steps.saved_at is 'When it was saved: as its worker says, which follows the database''s clock, else by that.';
 comment on column perdure.steps.duration is 'Time between the two: of the last try, not of all.';
 comment on column perdure.steps.signal_id is 'Signal that this wait consumed.';
 comment on column perdure.steps.fingerprint is 'Hex of the fingerprint of its arguments.';

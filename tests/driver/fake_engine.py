@@ -38,7 +38,7 @@ from perdure._engine import (
     SuspendAnswer,
     Wait,
 )
-from perdure._errors import ClaimLost
+from perdure._errors import ClaimLost, StepConflict
 from perdure._execution import Execution, ExecutionOptions
 from perdure._registry import Workflow
 from support import always_suspend
@@ -210,7 +210,7 @@ class FakeEngine:
         return Checkpoint(
             save.ordinal, save.key, save.kind, save.name, save.fingerprint, save.error_text is None,
             None if save.result_text is None else jsonb(save.result_text),
-            None if save.error_text is None else jsonb(save.error_text), self.now(),
+            None if save.error_text is None else jsonb(save.error_text), save.saved_at or self.now(),
         )  # fmt: skip
 
     async def save(self, run: Claimed, save: Save) -> Recorded:
@@ -270,15 +270,25 @@ class FakeEngine:
         await self._commit()
         return answer
 
-    async def complete(self, run: Claimed, result_text: str) -> str:
+    async def complete(self, run: Claimed, result_text: str, last: Save | None = None) -> str:
         row = await self._arrive("complete", run)
+        if last is not None:
+            if self.fail_next.get("save"):
+                raise self.fail_next["save"][0]
+            if last.key in row.steps:
+                raise StepConflict("another result is on record")
+            jsonb(result_text)  # both, or neither
+            row.add(self._checkpoint(last))
         row.status, row.result, row.claim = row.cancel or "completed", jsonb(result_text), None
         await self._commit()
         return "done"
 
-    def complete_soon(self, run: Claimed, result_text: str, told: Callable[[Exception | None], None]) -> None:
+    def complete_soon(
+        self, run: Claimed, result_text: str, told: Callable[[Exception | None], None], last: Save | None = None
+    ) -> None:
         Travelling(
-            self.complete(run, result_text), lambda answer: told(answer if isinstance(answer, Exception) else None)
+            self.complete(run, result_text, last),
+            lambda answer: told(answer if isinstance(answer, Exception) else None),
         )
 
     async def fail(self, run: Claimed, error_text: str) -> str:

@@ -56,6 +56,7 @@ class Player:
     def __init__(self, run: AsyncRun, on_step: Callable[[], None]) -> None:
         self.run = run
         self.trace: list[Any] = []
+        self.sure: int | None = None  # how much of it rests on the record; None for all
         self.on_step = on_step
 
     async def play(self, node: Node) -> Any:

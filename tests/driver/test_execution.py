@@ -314,7 +314,7 @@ async def test_a_signal_is_heard_while_a_step_runs(store: Store) -> None:
     running = asyncio.ensure_future(execution.run())
     await asyncio.sleep(0.02)
     assert ran == ["long began"] and engine.calls == ["look"]
-    assert [(key, progress) for key, _, progress in execution.running] == [("hang", None)]
+    assert [(key, progress) for key, _, progress in execution.calls.running] == [("hang", None)]
     row.signals.append(("go", 5))
     execution.tell()
     await running

@@ -275,7 +275,7 @@ async def test_progress_is_there_for_the_next_try_and_for_the_heartbeat(store: S
         info = current_step()
         before = info.last_progress
         info.progress("half")
-        tries.append(engine.executions[0].running)
+        tries.append(engine.executions[0].calls.running)
         if info.attempt == 1:
             raise ConnectionError
         return before
@@ -333,7 +333,7 @@ async def test_a_save_that_the_database_refuses_fails_the_step(store: Store) -> 
     workflow = retried(big)
     engine, row = FakeEngine(store), store.start(workflow)
     engine.fail_next["save"] = [LimitExceeded('result of step "big" is too large')]
-    await carry_once(engine, row, workflow)
+    await carry(store, row, workflow, engine=engine)
     assert row.result[0] == "LimitExceeded"
 
 

@@ -740,7 +740,7 @@ CREATE FUNCTION perdure._limits(now timestamp with time zone) RETURNS TABLE(queu
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb) RETURNS record
+CREATE FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb, OUT on_record uuid[]) RETURNS record
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -3091,7 +3091,7 @@ REVOKE ALL ON FUNCTION perdure._limit_patience() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._limits(now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb, OUT on_record uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_claimable(worker_id uuid, max_runs integer, now timestamp with time zone) FROM PUBLIC;
 

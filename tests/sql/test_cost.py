@@ -56,3 +56,6 @@ async def test_a_worker_that_has_much_to_do_commits_once_for_many_runs(database:
             await app.handle(flow, run_id).result(timeout=timedelta(seconds=60))
     commits = database.value("select count(distinct xmin::text) from perdure.outcome")
     assert commits <= RUNS / 20
+    assert commits == database.value(
+        "select count(distinct xmin::text) from (select xmin from perdure.outcome union all select xmin from perdure.step) as w"
+    ), "the last step of a run is saved in the commit that ends it"

@@ -139,6 +139,29 @@ def test_many_runs_end_in_one_call_each_answered(database: Database, conn: Conne
     assert scalar(conn, "result", run_id=batch[7].run_id) == 7
 
 
+@pytest.mark.parametrize("function", ["complete_runs", "fail_runs"])
+def test_a_run_does_not_end_by_a_save_of_which_another_is_on_record(database: Database, function: str) -> None:
+    """Its end was made of another result than the one that counts; the others of the batch end."""
+    worker = Worker(database)
+    for _ in range(3):
+        start(worker.conn)
+    batch = worker.claim(3)
+    worker.save(batch[1], "a", {"n": 1})
+    ends = [held.named(result=2, error={"type": "E"}, saves=[held.save("a", {"n": 2})]) for held in batch]
+    answers = {row["run_id"]: row["answer"] for row in worker.call(function, ends=ends)}
+    assert answers == {held.run_id: "on_record" if held is batch[1] else "done" for held in batch}
+    assert dispatch(database, batch[1].run_id)["worker_id"] == str(worker.worker_id)
+    assert database.value("select result from perdure.step where run_id = %s", batch[1].run_id) == {"n": 1}
+    again = worker.call(function, ends=[batch[1].named(result=1, error={"type": "E"})])
+    assert again[0]["answer"] == "done"
+
+
+def test_an_end_sent_again_with_its_saves_gets_the_same_answer(database: Database) -> None:
+    worker, held = a_run(database)
+    end = held.named(result=1, saves=[held.save("a", {"n": 1})])
+    assert [worker.call("complete_runs", ends=[end])[0]["answer"] for _ in range(2)] == ["done", "done"]
+
+
 def test_an_ended_run_never_changes(database: Database, conn: Connection) -> None:
     worker, held = a_run(database)
     worker.complete(held, {"n": 1})

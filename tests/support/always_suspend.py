@@ -99,6 +99,9 @@ class AlwaysSuspending(Execution):
         if self.has_saved and not self.calls:
             self.give_up()
 
+    def is_alone(self, call: StepCall) -> bool:
+        return False  # nothing is delivered ahead of its save
+
     def release_soon(self) -> None:
         self.was_told_to_leave = True
         super().release_soon()

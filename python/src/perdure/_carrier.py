@@ -41,7 +41,7 @@ from ._engine import (
     SuspendAnswer,
     Wait,
 )
-from ._errors import ClaimLost, DecodingFailed
+from ._errors import ClaimLost, DecodingFailed, StepConflict
 from ._flusher import Flusher
 from ._sql import Schema
 
@@ -108,9 +108,8 @@ class Carrier:
 
     async def save(self, run: Claimed, save: Save) -> Recorded:
         """Save one checkpoint; return what is on record under its key."""
-        row, was_in_doubt = await self._flusher.call(SAVE, run.run_id, _wire.save_text(run, save), save.key)
-        # Nobody else saves under this claim: after a doubt, what is on record is our own.
-        return Recorded(row["answer"] == "saved" or was_in_doubt, _wire.recorded_of(row, save))
+        row, call = await self._flusher.call(SAVE, run.run_id, _wire.save_text(run, save), save.key)
+        return _recorded(save, row, call)
 
     def save_soon(self, run: Claimed, save: Save, told: Callable[[Recorded | Exception], None]) -> Call:
         """Hand over one checkpoint, and return at once."""
@@ -118,13 +117,10 @@ class Carrier:
         def answered(call: Call, row: Row | None, error: Exception | None) -> None:
             answer: Recorded | Exception
             try:
-                if row is None:
-                    answer = error or AssertionError("neither an answer nor an error")
-                else:
-                    answer = Recorded(row["answer"] == "saved" or call.was_in_doubt, _wire.recorded_of(row, save))
+                answer = AssertionError("neither an answer nor an error") if row is None else _recorded(save, row, call)
             except DecodingFailed as unreadable:
                 answer = unreadable
-            told(answer)
+            told(error or answer)
 
         call = Call(SAVE, run.run_id, save.key, _wire.save_text(run, save), answered)
         self._flusher.send(call)
@@ -162,10 +158,18 @@ class Carrier:
         """End the run with its result; return done, or the act that came first."""
         return await self._let_go(COMPLETE, run, _wire.end_text(run, "result", result_text))
 
-    def complete_soon(self, run: Claimed, result_text: str, told: Callable[[Exception | None], None]) -> None:
+    def complete_soon(
+        self, run: Claimed, result_text: str, told: Callable[[Exception | None], None], last: Save | None = None
+    ) -> None:
         """End the run with its result, and return at once."""
-        text = _wire.end_text(run, "result", result_text)
-        self._flusher.send(Call(COMPLETE, run.run_id, None, text, lambda _call, _row, error: told(error)))
+
+        def answered(_: Call, row: Row | None, error: Exception | None) -> None:
+            if row is not None and row["answer"] == "on_record":
+                error = StepConflict("another result is on record")
+            told(error)
+
+        text = _wire.end_text(run, "result", result_text, last)
+        self._flusher.send(Call(COMPLETE, run.run_id, None, text, answered))
 
     async def fail(self, run: Claimed, error_text: str) -> str:
         """End the run with its error; return done, or the act that came first."""
@@ -254,6 +258,11 @@ class Carrier:
                 yield conn
         finally:
             await pool.putconn(conn)
+
+
+def _recorded(save: Save, row: Row, call: Call) -> Recorded:
+    # Nobody else saves under this claim: after a doubt, what is on record is our own.
+    return Recorded(row["answer"] == "saved" or call.was_in_doubt, _wire.recorded_of(row, save))
 
 
 def has_stuck_steps() -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from ._engine import Save
 from ._errors import Cancelled, ClaimLost, CodecError, Misuse
 from ._failures import described, error_text
 
@@ -25,6 +26,21 @@ logger = logging.getLogger("perdure")
 
 class Unwinding(asyncio.CancelledError):
     """Raised by run.* while the run leaves memory."""
+
+
+class Refusals:
+    """How often a run was refused something while it leaves memory."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self) -> None:
+        """Raise, but for code that swallows it for ever, which would be here for ever."""
+        self._count += 1
+        if self._count <= 1_000:
+            raise Unwinding("the run leaves memory; what is asked of it now has no effect")
+        if self._count <= 1_100:
+            raise SystemExit("the run leaves memory, and this code does not let it")
 
 
 class Ending(Enum):
@@ -44,15 +60,18 @@ def never_ended() -> int:
     return len(_never_ended)
 
 
-def complete_at_once(execution: Execution, told: Callable[[Exception | None], None]) -> bool:
-    """Complete a run of which nothing is left, without a task that waits for it; return false where there is more to do."""
-    if execution.calls or not execution.loop.is_empty:
+def complete_at_once(execution: Execution, told: Callable[[Exception | None], None], last: Save | None = None) -> bool:
+    """Complete a run of which nothing is left, without a task that waits for it; return false where there is more to do.
+
+    With `last`, its last step is left, whose save goes along.
+    """
+    if len(execution.calls) != (last is not None) or not execution.loop.is_empty:
         return False
     text, error = _outcome(execution)
     if error is not None:
         return False
     execution.is_unwinding = True
-    execution.engine.complete_soon(execution.claimed, text, told)
+    execution.engine.complete_soon(execution.claimed, text, told, last)
     return True
 
 
@@ -80,7 +99,7 @@ async def conclude(execution: Execution, ending: Ending, refused: Exception | No
     finally:
         await _quieten(execution)
         await _unwind(execution)
-        await execution.until_quiet()
+        await _quiet(execution)
         execution.forget()
 
 
@@ -135,9 +154,14 @@ async def _tell(execution: Execution, call: Callable[[], Awaitable[str]]) -> Non
 
 
 async def _quieten(execution: Execution) -> None:
-    for call in list(execution.calls):
+    for call in execution.calls:
         call.cancel()
-    await execution.until_quiet()
+    await _quiet(execution)
+
+
+async def _quiet(execution: Execution) -> None:
+    execution.ledger.free()
+    await execution.calls.until_quiet()
 
 
 async def _unwind(execution: Execution) -> None:

@@ -71,7 +71,7 @@ class Claimed:
 class Save(NamedTuple):
     """One checkpoint to be saved; results and errors are JSON texts, ready to be sent.
 
-    Exactly one of `result_text` and `error_text` is set.
+    Exactly one of `result_text` and `error_text` is set. Without `saved_at` the database takes its own time.
     """
 
     key: str
@@ -83,6 +83,7 @@ class Save(NamedTuple):
     error_text: str | None
     started_at: datetime | None
     attempt: int | None
+    saved_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class Engine(Protocol):
     """Where plain functions run as steps."""
 
     def now(self) -> datetime:
-        """Return the database's clock as it is known here, aware; used for waiting in memory and `started_at` only."""
+        """Return the database's clock as it is known here, aware; used for waiting in memory, `started_at`, `saved_at`."""
         ...
 
     async def save(self, run: Claimed, save: Save) -> Recorded:
@@ -205,8 +206,13 @@ class Engine(Protocol):
         """End the run with its result; return done, or the act that came first."""
         ...
 
-    def complete_soon(self, run: Claimed, result_text: str, told: Callable[[Exception | None], None]) -> None:
-        """End the run as `complete` does, and return at once; `told` hears later whether it was refused."""
+    def complete_soon(
+        self, run: Claimed, result_text: str, told: Callable[[Exception | None], None], last: Save | None = None
+    ) -> None:
+        """End the run as `complete` does, and return at once; `told` hears later whether it was refused.
+
+        `last` is saved with it, or neither: also where another result is on record under its key.
+        """
         ...
 
     async def fail(self, run: Claimed, error_text: str) -> str:

@@ -20,10 +20,12 @@ from datetime import datetime, timezone
 from time import monotonic
 from typing import Any, ClassVar
 
+from ._ahead import Ahead
+from ._calls import Calls
 from ._codec import Codec
 from ._delivery import Delivery
-from ._ending import Ending, Unwinding, complete_at_once, conclude
-from ._engine import Checkpoint, Claimed, Engine
+from ._ending import Ending, Refusals, complete_at_once, conclude
+from ._engine import Checkpoint, Claimed, Engine, Save
 from ._errors import ClaimLost, DecodingFailed, Misuse, StepConflict, Stuck
 from ._history import History, Request
 from ._keys import Keys
@@ -33,7 +35,7 @@ from ._options import Retry
 from ._pending import Pending, Race
 from ._registry import Workflow
 from ._run import AsyncRun
-from ._steps import Phase, StepCall
+from ._steps import StepCall
 from ._turns import Turns
 from ._waits import Waits
 
@@ -75,19 +77,19 @@ class Execution:
         self.main: asyncio.Task[Any] | None = None
         self._history = History(claimed)
         self.ledger = Ledger(self._history.last_ordinal, self.schedule)
-        self._delivery = Delivery(claimed, self.codec, self.ledger, self._history, self.loop)
+        self.ahead = Ahead(self)
+        self.delivery = Delivery(claimed, self.codec, self.ledger, self._history, self.loop)
         self._asked: list[Request] = []
         self._withdrawn: list[Request] = []
         self._held: list[Request] = []
-        self.calls: dict[StepCall, None] = {}
+        self.calls = Calls(self.schedule)
         self._waits = Waits(self, is_told=claimed.cancel is not None and self._history.cancel is None)
         self._is_scheduled = False
-        self._refusals = 0
+        self._refuse = Refusals()
         self._worker_loop: asyncio.AbstractEventLoop | None = None
         self._left: Callable[[BaseException | None], None] | None = None
         self._ending: Ending | None = None
         self._concluding: asyncio.Task[None] | None = None
-        self._quiet: asyncio.Future[None] | None = None
 
     # What the worker calls
 
@@ -128,29 +130,21 @@ class Execution:
             return
         self.is_dropped = self.is_stopping = True
         self.ledger.free()
-        for call in list(self.calls):
+        self.ahead.drop()
+        for call in self.calls:
             call.drop()
         self._waits.drop()
         self.finish(Ending.GONE)
-
-    @property
-    def running(self) -> list[tuple[str, datetime, Any]]:
-        """The steps whose code runs now: key, since when, and what they told of their progress."""
-        return [
-            (call.request.key, call.started_at, call.info.told_progress)
-            for call in self.calls
-            if call.phase is Phase.RUNNING and call.started_at is not None and call.info is not None
-        ]
 
     # What workflow code calls, by way of AsyncRun and the loop
 
     @property
     def is_replaying(self) -> bool:
-        return not self._delivery.is_live
+        return not self.delivery.is_live
 
     @property
     def now(self) -> datetime:
-        return self._delivery.now
+        return self.delivery.now
 
     def enter(self) -> None:
         """Refuse a call that does not come from this run's own code."""
@@ -162,20 +156,13 @@ class Execution:
         if self.is_unwinding:
             self._refuse()
 
-    def _refuse(self) -> None:
-        self._refusals += 1
-        if self._refusals <= 1_000:
-            raise Unwinding("the run leaves memory; what is asked of it now has no effect")
-        if self._refusals <= 1_100:
-            raise SystemExit("the run leaves memory, and this code does not let it")
-
     def ask(self, request: Request) -> Pending[Any]:
         """Note what the run asks for; it takes effect at rest."""
         pending: Pending[Any] = Pending(repr(request.key), self.loop, self.unawaited, lambda: self._withdraw(request))
         if not self.is_unwinding:  # else it is never settled: the code that swallows all refusals stays here
             request.target = pending
             self._asked.append(request)
-            self._delivery.unsettled[request] = None
+            self.delivery.unsettled[request] = None
         return pending
 
     def race(self, racers: Mapping[str, asyncio.Future[Any]]) -> Race:
@@ -190,7 +177,7 @@ class Execution:
         request = Request(key, "timer", number=number, until=until)
         request.target, timer.request = timer, request
         self._asked.append(request)
-        self._delivery.unsettled[request] = None
+        self.delivery.unsettled[request] = None
 
     def timer_cancelled(self, timer: Timer) -> None:
         request, timer.request = timer.request, None
@@ -207,7 +194,7 @@ class Execution:
     def _withdraw(self, request: Request) -> None:
         request.is_withdrawn = True
         request.target = None
-        self._delivery.unsettled.pop(request, None)
+        self.delivery.unsettled.pop(request, None)
         if not self.is_unwinding:
             self._withdrawn.append(request)
 
@@ -219,26 +206,30 @@ class Execution:
     def acknowledged(self, ordinal: int, request: Request, checkpoint: Checkpoint, value: Any) -> None:
         self.ledger.answered(ordinal)
         if checkpoint.ordinal == ordinal:
-            self._delivery.push(request, checkpoint, value)
+            self.delivery.push(request, checkpoint, value)
             self.schedule()
         else:
             self.stop(None)  # somebody else saved it: only a replay knows the order
+
+    def is_alone(self, call: StepCall) -> bool:
+        """Tell whether nothing of the run is under way but this step, whose result is here."""
+        return (
+            len(self.calls) == 1 and not self._waits and not self._waits.is_told
+            and not self.is_stopping and not call.request.is_withdrawn
+        )  # fmt: skip
 
     def retry_later(self, request: Request, at: datetime) -> None:
         self._waits.add_retry(request, at)
 
     def call_ended(self, call: StepCall) -> None:
-        self.calls.pop(call, None)
-        if not self.calls and self._quiet is not None and not self._quiet.done():
-            self._quiet.set_result(None)
-        self.schedule()
+        self.calls.ended(call)
 
     def stop(self, pause_reason: str | None) -> None:
         """Start nothing more; release the run once all is quiet, paused when there is a reason."""
         self.is_stopping = True
         self.pause_reason = self.pause_reason or pause_reason
         self.ledger.free()
-        for call in list(self.calls):
+        for call in self.calls:
             call.stop()
         self.schedule()
 
@@ -276,13 +267,13 @@ class Execution:
             if not self.is_stopping:
                 self.loop.drain()
             self._cancel_withdrawn()
-            if self.main.done():
+            if self.main.done() and self.ahead.call is None:
                 self.finish(Ending.RETURNED)
                 return
             if self.is_stopping or self._waits.is_asking:
                 break
             self._take_asked()
-            if not self._delivery.next(self._withdraw):
+            if not self.delivery.next(self._withdraw):
                 break
         self._rest()
 
@@ -301,7 +292,7 @@ class Execution:
                 continue
             record = self._history.take(request)
             if record is not None:
-                self._delivery.push(request, record)
+                self.delivery.push(request, record)
             elif request.kind in ("step", "transaction", "sql", "value"):
                 self._held.append(request)
             else:
@@ -309,13 +300,16 @@ class Execution:
 
     def _rest(self) -> None:
         waits = self._waits
+        if self.ahead.call is not None:
+            self.ahead.rest()
+            return
         if waits.is_asking:
             return
         if self.is_stopping:
             if not self.calls:
                 self.finish(Ending.RELEASED)
             return
-        self._delivery.is_live = True
+        self.delivery.is_live = True
         if waits.is_told and (self._held or self.calls or not waits):
             waits.look()
             return
@@ -335,39 +329,50 @@ class Execution:
         held, self._held = self._held, []
         for request in held:
             if not request.is_withdrawn:
-                self._start(StepCall(self, request), StepCall.start)
-
-    def _start(self, call: StepCall, begin: Callable[[StepCall], None]) -> None:
-        call.request.call = call
-        self.calls[call] = None
-        begin(call)
-        if call.is_over:  # it waits for a retry that is due later
-            self.calls.pop(call, None)
+                self.calls.start(StepCall(self, request), StepCall.start)
 
     # What the waits call
 
     def push_answer(self, request: Request | None, checkpoint: Checkpoint) -> None:
-        self._delivery.push(request, checkpoint)
+        self.delivery.push(request, checkpoint)
 
     def retry_now(self, request: Request) -> None:
         if request.call is not None:
-            self._start(request.call, StepCall.retry)
+            self.calls.start(request.call, StepCall.retry)
 
     # The end
 
     def finish(self, ending: Ending, error: Stuck | None = None) -> None:
         self._waits.clear_alarm()
+        self.ahead.send()
         if self._worker_loop is None or self._ending is not None:
             return
         self.stuck, self._ending = error, ending
         if ending is not Ending.RETURNED or not complete_at_once(self, self._completed):
             self._conclude(ending, None)
 
+    def complete_with(self, last: Save) -> bool:
+        """End a run that has returned together with the save of its last step; return false where there is more to do."""
+        is_complete = complete_at_once(self, self._completed, last)
+        if is_complete:
+            self._ending = Ending.RETURNED
+        return is_complete
+
+    def forsake(self) -> None:
+        """Give the memory up: whoever claims the run next goes on from the record."""
+        if self.main is not None and self.main.done() and not self.main.cancelled():
+            self.main.exception()  # else asyncio complains that nobody has seen it
+        self.main = None
+        self.stop(None)
+
     def _completed(self, refused: Exception | None) -> None:
         if refused is None or isinstance(refused, ClaimLost):
             self.is_dropped |= refused is not None
             self.forget()
             self._leave(None)
+        elif self.ahead.call is not None:  # see which of the two it is
+            self._ending, self.is_unwinding = None, False
+            self.ahead.send()
         else:
             self._conclude(Ending.RETURNED, refused)
 
@@ -381,19 +386,14 @@ class Execution:
         if left is not None:
             left(error)
 
-    async def until_quiet(self) -> None:
-        """Wait until the last step in flight has ended."""
-        self.ledger.free()
-        while self.calls:
-            self._quiet = asyncio.get_running_loop().create_future()
-            await self._quiet
-
     def forget(self) -> None:
         """Let go of everything, so that it is freed without the collector."""
         self.ledger.close()
         self.loop.close()
         self._waits.drop()
-        self._delivery.clear()
+        self.delivery.clear()
+        self.ahead.drop()
+        self.calls.clear()
         for kept in (self.unawaited, self._held, self._asked, self._withdrawn):
             kept.clear()
         self.main = None

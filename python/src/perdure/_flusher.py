@@ -92,8 +92,8 @@ class Flusher:
         self._complaints = Complaints()
         self.flushes = 0
 
-    async def call(self, kind: Kind, run_id: UUID, text: str, key: str | None = None) -> tuple[Row, bool]:
-        """Send a call with the next flush; return its row, and whether an earlier sending may have been its own."""
+    async def call(self, kind: Kind, run_id: UUID, text: str, key: str | None = None) -> tuple[Row, Call]:
+        """Send a call with the next flush; return its row, and the call itself."""
         answer: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
 
         def told(_: Call, row: Row | None, error: Exception | None) -> None:
@@ -107,7 +107,7 @@ class Flusher:
         call = Call(kind, run_id, key, text, told)
         self.send(call)
         try:
-            return await answer, call.was_in_doubt
+            return await answer, call
         finally:
             call.give_up()
 

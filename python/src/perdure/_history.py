@@ -16,7 +16,8 @@ from ._loop import Timer
 from ._pending import Pending
 
 if TYPE_CHECKING:
-    from ._steps import StepCall, StepPlan
+    from ._steps import StepCall
+    from ._traits import StepPlan
 
 CANCEL_KIND = "cancel"
 STARTED_KIND = "started"

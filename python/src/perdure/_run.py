@@ -20,8 +20,7 @@ from ._hints import Unresolved
 from ._history import Request
 from ._options import NO_OPTIONS, Retry, Signal, StepOptions, Value, check_name
 from ._pending import Pending
-from ._steps import StepPlan
-from ._traits import traits_of
+from ._traits import StepPlan, traits_of
 from ._transactions import run_query
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ._codec import parse
 from ._engine import Checkpoint, FailedTry, Recorded, Save, Sent
@@ -28,7 +28,7 @@ from ._errors import ClaimLost
 from ._failures import described, error_text, interrupted_text
 from ._history import STARTED_KIND, Request, started_key
 from ._options import Retry, StepInfo, running_step
-from ._traits import StepTraits
+from ._traits import StepPlan
 from ._transactions import transact
 
 if TYPE_CHECKING:
@@ -38,19 +38,6 @@ logger = logging.getLogger("perdure")
 
 SHORT_DELAY = timedelta(seconds=2)
 """A retry that is due sooner is waited for in memory."""
-
-
-class StepPlan(NamedTuple):
-    """How to run a step; a transaction's function gets the connection first."""
-
-    fn: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    traits: StepTraits
-    retry: Retry
-    timeout: timedelta | None
-    at_most_once: bool
-    is_transaction: bool = False
 
 
 class Phase(Enum):
@@ -132,7 +119,7 @@ class StepCall:
         if self._sent is not None:
             self._sent.give_up()
             self._sent = None
-            self._check_ended()
+        self._check_ended()
 
     # One try
 
@@ -170,7 +157,10 @@ class StepCall:
     @property
     def is_over(self) -> bool:
         """Whether nothing of it is under way in this worker."""
-        return self._task is None and self._sent is None and self._timer is None and not self._threads
+        return (
+            self._task is None and self._sent is None and self._timer is None and not self._threads
+            and self.host.ahead.call is not self
+        )  # fmt: skip
 
     def _check_ended(self) -> None:
         if self.is_over:
@@ -319,28 +309,41 @@ class StepCall:
         host, ledger = self.host, self.host.ledger
         if ledger.is_held:
             await ledger.freed()
-        ordinal = ledger.next()
-        save = self.save_of(ordinal, result, error)
-        self._sent = host.engine.save_soon(host.claimed, save, lambda answer: self._told(ordinal, value, answer))
+        save = self.save_of(ledger.next(), result, error, host.engine.now())
+        if value is not FROM_RECORD and host.is_alone(self):
+            host.ahead.deliver(self, save, value)
+        else:
+            self.send(save, value)
+
+    def send(self, save: Save, value: Any = None) -> None:
+        """Hand the outcome over; `value` is it as the run will see it."""
+        self._sent = self.host.engine.save_soon(
+            self.host.claimed, save, lambda answer: self._told(save.ordinal, value, answer)
+        )
 
     def _told(self, ordinal: int, value: Any, answer: Recorded | Exception) -> None:
         self._sent = None
-        if isinstance(answer, Recorded):
-            value = value if answer.is_new else FROM_RECORD
-            self.host.acknowledged(ordinal, self.request, answer.checkpoint, value)
+        host = self.host
+        if host.ahead.call is self:
+            host.ledger.answered(ordinal)
+            host.ahead.answered(answer)
+        elif isinstance(answer, Recorded):
+            host.acknowledged(ordinal, self.request, answer.checkpoint, value if answer.is_new else FROM_RECORD)
         else:
-            self.host.ledger.answered(ordinal)
-            if isinstance(answer, ClaimLost):
-                self._refused(answer)
-            else:  # too large, or refused by jsonb: no other try would help
-                self._spawn(self._carry(partial(self.fail, answer, is_final=True)))
+            host.ledger.answered(ordinal)
+        if isinstance(answer, ClaimLost):
+            self._refused(answer)
+        elif isinstance(answer, Exception):  # too large, or refused by jsonb: no other try would help
+            self._spawn(self._carry(partial(self.fail, answer, is_final=True)))
         self._check_ended()
 
-    def save_of(self, ordinal: int, result: str | None, error: str | None = None) -> Save:
+    def save_of(
+        self, ordinal: int, result: str | None, error: str | None = None, saved_at: datetime | None = None
+    ) -> Save:
         request = self.request
         return Save(
             request.key, request.kind, ordinal, request.name, request.fingerprint,
-            result, error, self.started_at, self.attempt,
+            result, error, self.started_at, self.attempt, saved_at,
         )  # fmt: skip
 
     async def fail(self, error: BaseException, *, is_final: bool = False) -> None:

@@ -1,16 +1,17 @@
-"""What is known of a function that runs as a step, read once per function."""
+"""What is known of a function that runs as a step, read once per function, and how a run asks for it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 from ._hints import return_type
-from ._options import StepOptions, step_name, step_options
+from ._options import Retry, StepOptions, step_name, step_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,19 @@ class StepTraits:
     name: str
     result_type: Any
     is_async: bool
+
+
+class StepPlan(NamedTuple):
+    """How to run a step; a transaction's function gets the connection first."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    traits: StepTraits
+    retry: Retry
+    timeout: timedelta | None
+    at_most_once: bool
+    is_transaction: bool = False
 
 
 _known: dict[int, tuple[ref[FunctionType], StepTraits]] = {}

@@ -85,8 +85,9 @@ def save_text(run: Claimed, save: Save) -> str:
     name = "" if save.name is None else f',"name":{quote(save.name)}'
     attempt = "" if save.attempt is None else f',"attempt":{save.attempt}'
     started = "" if save.started_at is None else f',"started_at":"{save.started_at.isoformat()}"'
+    saved = "" if save.saved_at is None else f',"saved_at":"{save.saved_at.isoformat()}"'
     outcome = f'"error":{save.error_text}' if save.error_text is not None else f'"result":{save.result_text}'
-    return f"{_head(run, save)}{name}{attempt}{started},{outcome}}}"
+    return f"{_head(run, save)}{name}{attempt}{started}{saved},{outcome}}}"
 
 
 def try_text(run: Claimed, failed: FailedTry) -> str:
@@ -106,9 +107,10 @@ def suspension_text(run: Claimed, waits: Sequence[Wait], known: int) -> str:
     return f'{_run(run)},"after":{known},"waits":[{listed}]}}'
 
 
-def end_text(run: Claimed, field: str = "", text: str | None = None) -> str:
-    """Return the object that complete_runs, fail_runs and release_runs take, with one more field."""
-    return f"{_run(run)}}}" if text is None else f'{_run(run)},"{field}":{text}}}'
+def end_text(run: Claimed, field: str = "", text: str | None = None, last: Save | None = None) -> str:
+    """Return the object that complete_runs, fail_runs and release_runs take, with one more field and the last save."""
+    saves = "" if last is None else f',"saves":[{save_text(run, last)}]'
+    return f"{_run(run)}{saves}}}" if text is None else f'{_run(run)}{saves},"{field}":{text}}}'
 
 
 def _run(run: Claimed) -> str:

@@ -304,7 +304,7 @@ class Worker:
             with suppress(RuntimeError):  # its steps change while they are looked at
                 found += [
                     {"run_id": execution.claimed.run_id, "key": key, "since": since, "progress": progress}
-                    for key, since, progress in execution.running
+                    for key, since, progress in execution.calls.running
                     if since < early
                 ]
         if (busy := Execution.in_code) is not None and (seconds := time.monotonic() - busy[1]) > 1.0:
