@@ -199,7 +199,7 @@ def test_strings_that_look_like_numbers_with_exponents_are_left_alone() -> None:
         (dict[str, list[int]], {"a": [1, "x"]}, "value['a'][1]"),
         (Color, "blue", "is not a Color"),
         (Literal["a"], "b", "is not one of"),
-        (Leaf | Other, {"m": 1}, "is not Leaf | Other"),
+        (Leaf | Other | int, {"m": 1}, "is not Leaf | Other | int"),
         (datetime, "yesterday", "is not a datetime"),
         (tuple[int, int], [1], "is not a tuple of 2"),
         (Model, {"at": 1}, "Field required"),

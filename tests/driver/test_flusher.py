@@ -240,7 +240,7 @@ async def test_a_commit_without_an_answer_is_answered_the_same_again(bench: Benc
     )
     assert not Losing.breaks
     # on record, and in doubt: so it is our own
-    assert [(row["answer"], doubt) for row, doubt in answers] == [
+    assert [(row["answer"], call.was_in_doubt) for row, call in answers] == [
         ("on_record", True),
         ("retry", True),
         ("exhausted", True),
