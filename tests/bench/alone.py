@@ -22,16 +22,16 @@ _START = (
     "{options});\n"
 )
 _SLEEPING = ", start_at => now() + interval '1 day'"
-# Each answer is put together by the server and goes back to it as it came: no driver has a part in it.
+# Each answer is put together by the server and goes back to it as it came: no driver has a part in it. As a driver does
+# it, the last step of a run is saved by the call that ends the run.
 _WORK = f"""
 select worker_id from bench_worker where client = :client_id \\gset
 begin;
 select coalesce(jsonb_agg(jsonb_build_object(
-         'run_id', c.run_id, 'claim', c.claim, 'key', 'add', 'name', 'add', 'kind', 'step', 'ordinal', 1, 'attempt', 1,
-         'fingerprint', '00000000000000000000000000000000', 'started_at', now(), 'result', c.input)), '[]') as saves,
-       coalesce(jsonb_agg(jsonb_build_object('run_id', c.run_id, 'claim', c.claim, 'result', c.input)), '[]') as ends
+         'run_id', c.run_id, 'claim', c.claim, 'result', c.input, 'saves', jsonb_build_array(jsonb_build_object(
+           'key', 'add', 'name', 'add', 'kind', 'step', 'ordinal', 1, 'attempt', 1, 'result', c.input,
+           'fingerprint', '00000000000000000000000000000000', 'started_at', now(), 'saved_at', now())))), '[]') as ends
 from perdure.claim_runs(:worker_id, {_BATCH}) as c \\gset
-select count(*) from perdure.save_steps(:worker_id, :saves);
 select count(*) from perdure.complete_runs(:worker_id, :ends);
 commit;
 """
@@ -88,7 +88,7 @@ def fill(stage: Stage, dsn: str, runs: int, options: str = "") -> None:
 
 
 def protocol(stage: Stage, side: Side) -> Mapping[str, float]:
-    """Drain 1-step runs by claim_runs, save_steps and complete_runs in one transaction, a hundred at a time."""
+    """Drain 1-step runs by claim_runs and complete_runs with what they save, in one transaction, a hundred at a time."""
     runs = stage.scale.protocol
     server = stage.server
     with workers(stage, side) as (dsn, conn):
