@@ -34,6 +34,15 @@ as $$
 $$;
 comment on function perdure._time_of(uuid) is 'Tell the time of a UUIDv7.';
 
+create or replace function perdure._suffix_of(begins uuid)
+returns text
+language sql
+stable
+as $$
+  select to_char(perdure._time_of(_suffix_of.begins) at time zone 'UTC', '_YYYYMMDD')
+$$;
+comment on function perdure._suffix_of(uuid) is 'Tell what the names of partitions end in that begin at a run_id.';
+
 create or replace view perdure._cuts as
 select
   b.suffix,
@@ -58,16 +67,26 @@ comment on column perdure._cuts.ends is 'The run_id up to which; null for the la
 comment on column perdure._cuts.begins_at is 'Time of begins.';
 comment on column perdure._cuts.ends_at is 'Time of ends.';
 
+create or replace function perdure._part(table_name text, suffix text)
+returns regclass
+language sql
+stable
+as $$
+  select format('perdure.%I', _part.table_name || _part.suffix)::regclass
+$$;
+comment on function perdure._part(text, text) is
+'Find the partition of a table whose name ends so; an empty ending is the table itself.';
+
 create or replace function perdure._parts(suffixes text[])
 returns regclass[]
 language sql
 stable
 as $$
-  select array_agg(format('perdure.%I', t.name || s.suffix)::regclass order by t.ordinality, s.suffix)
+  select array_agg(perdure._part(t.name, s.suffix) order by t.ordinality, s.suffix)
   from unnest(perdure._run_tables()) with ordinality as t (name, ordinality)
   cross join unnest(_parts.suffixes) as s (suffix)
 $$;
-comment on function perdure._parts(text[]) is 'List the partitions of all tables of a run whose names end so; an empty ending is the table itself.';
+comment on function perdure._parts(text[]) is 'List the partitions of all tables of a run whose names end so.';
 
 create or replace function perdure._holders(parts regclass[])
 returns text[]
@@ -229,7 +248,7 @@ language plpgsql
 volatile
 as $$
 declare
-  v_suffix constant pg_catalog.text := to_char(perdure._time_of(_split.bound) at time zone 'UTC', '_YYYYMMDD');
+  v_suffix constant pg_catalog.text := perdure._suffix_of(_split.bound);
   v_table pg_catalog.text;
 begin
   perform perdure._make_parts(v_suffix);

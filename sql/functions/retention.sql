@@ -5,77 +5,72 @@
 -- Lock order: chore, then as period.sql says. Each round is a transaction of its own: what a kill leaves half done was
 -- not done.
 
-create or replace function perdure._kept_for(queue text, is_completed boolean)
-returns interval
-language plpgsql
-stable
-as $$
-declare
-  v_queue perdure.queue;
-begin
-  select q.* into v_queue from perdure.queue as q where q.name = _kept_for.queue;
-  if _kept_for.is_completed then
-    return coalesce(v_queue.retention, (perdure._read_setting('retention') #>> '{}')::interval);
-  end if;
-  return coalesce(v_queue.failed_retention, greatest(
-    v_queue.retention, (perdure._read_setting('failed_retention') #>> '{}')::interval));
-end;
-$$;
-comment on function perdure._kept_for(text, boolean) is
-'Tell how long ended runs of a queue are kept; of none in particular: as the install''s settings say.';
-
-create or replace function perdure._limits(now timestamptz)
-returns table (queue text, completed_since timestamptz, failed_since timestamptz)
-language plpgsql
-stable
-as $$
-begin
-  return query
+create or replace view perdure._retentions as
+with general as (
   select
-    l.queue,
-    _limits.now - perdure._kept_for(l.queue, true),
-    _limits.now - perdure._kept_for(l.queue, false)
-  from (
-    select null::text as queue
-    union all
-    select q.name from perdure.queue as q where q.retention is not null or q.failed_retention is not null
-  ) as l;
-end;
+    max((s.value #>> '{}')::interval) filter (where s.name = 'retention') as retention,
+    max((s.value #>> '{}')::interval) filter (where s.name = 'failed_retention') as failed_retention
+  from perdure.setting as s
+  where s.name in ('retention', 'failed_retention')
+)
+
+select
+  null as queue,
+  g.retention as completed,
+  g.failed_retention as failed
+from general as g
+union all
+select
+  q.name,
+  coalesce(q.retention, g.retention),
+  coalesce(q.failed_retention, greatest(q.retention, g.failed_retention))
+from perdure.queue as q
+cross join general as g
+where q.retention is not null or q.failed_retention is not null;
+
+comment on view perdure._retentions is 'How long ended runs are kept.';
+comment on column perdure._retentions.queue is 'A queue with a time of its own; null for all others.';
+comment on column perdure._retentions.completed is 'How long its completed runs are kept.';
+comment on column perdure._retentions.failed is 'How long its runs that ended otherwise are kept.';
+
+create or replace function perdure._ended(begins uuid, ends uuid, now timestamptz)
+returns table (run_id uuid, is_over boolean)
+language sql  -- without a SET clause: so it is inlined
+stable
+as $$
+  with kept as materialized (
+    select k.queue, _ended.now - k.completed as completed_since, _ended.now - k.failed as failed_since
+    from perdure._retentions as k
+  )
+  select
+    o.run_id,
+    o.finished_at <= case
+      when o.status = 'completed'
+        then coalesce(k.completed_since, (select g.completed_since from kept as g where g.queue is null))
+      else coalesce(k.failed_since, (select g.failed_since from kept as g where g.queue is null))
+    end
+  from perdure.outcome as o
+  left join (  -- which is larger, and not looked at where no queue has a time of its own
+    select r.run_id, r.queue from perdure.run as r
+    where r.run_id >= _ended.begins and r.run_id < _ended.ends
+      and exists (select from kept as own where own.queue is not null)
+  ) as r on r.run_id = o.run_id
+  left join kept as k on k.queue = r.queue
+  where o.run_id >= _ended.begins and o.run_id < _ended.ends
 $$;
-comment on function perdure._limits(timestamptz) is
-'Tell since when a run must have ended to be kept: a row for each queue with a time of its own, and one without a name for the others.';
+comment on function perdure._ended(uuid, uuid, timestamptz) is
+'List the ended runs of a period, and whether the time for which each is kept is over.';
 
 create or replace function perdure._unexpired(begins uuid, ends uuid, now timestamptz, max_runs integer)
 returns uuid[]
 language plpgsql
 stable
 as $$
-declare
-  v_limit pg_catalog.record;
 begin
-  select l.completed_since, l.failed_since into strict v_limit
-  from perdure._limits(_unexpired.now) as l where l.queue is null;
-  if not exists (select from perdure.queue as q where q.retention is not null or q.failed_retention is not null) then
-    return array(  -- without a look at run, which is larger
-      select o.run_id from perdure.outcome as o
-      where o.run_id >= _unexpired.begins and o.run_id < _unexpired.ends
-        and o.finished_at > case when o.status = 'completed' then v_limit.completed_since else v_limit.failed_since end
-      limit _unexpired.max_runs);
-  end if;
   return array(
-    with limits as materialized (
-      select l.queue, l.completed_since, l.failed_since from perdure._limits(_unexpired.now) as l
-    )
-    select o.run_id
-    from perdure.outcome as o
-    inner join perdure.run as r on r.run_id = o.run_id
-    left join limits as l on l.queue = r.queue
-    where o.run_id >= _unexpired.begins and o.run_id < _unexpired.ends
-      and r.run_id >= _unexpired.begins and r.run_id < _unexpired.ends
-      and o.finished_at > case
-        when o.status = 'completed' then coalesce(l.completed_since, v_limit.completed_since)
-        else coalesce(l.failed_since, v_limit.failed_since)
-      end
+    select e.run_id
+    from perdure._ended(_unexpired.begins, _unexpired.ends, _unexpired.now) as e
+    where not e.is_over
     limit _unexpired.max_runs);
 end;
 $$;
@@ -130,8 +125,8 @@ begin
       select count(*) from perdure.audit as a
       where a.act = 'retry' and a.run_id >= _what_was_seen.begins and a.run_id < _what_was_seen.ends),
     'rules', (
-      select jsonb_agg(jsonb_build_array(l.queue, l.completed_since, l.failed_since) order by l.queue)
-      from perdure._limits('2000-01-01') as l));
+      select jsonb_agg(jsonb_build_array(k.queue, k.completed, k.failed) order by k.queue)
+      from perdure._retentions as k));
 end;
 $$;
 comment on function perdure._what_was_seen(uuid, uuid) is
@@ -169,13 +164,21 @@ $$;
 comment on function perdure._is_light(uuid[], integer, bigint) is
 'Tell whether runs have so few rows and so small payloads that they can be moved while everybody waits.';
 
+create or replace function perdure._guard_name(table_name text, ends uuid)
+returns text
+language sql
+stable
+as $$
+  select _guard_name.table_name || '_old_is_before' || perdure._suffix_of(_guard_name.ends)
+$$;
+comment on function perdure._guard_name(text, uuid) is 'Name the constraint that says up to where a partition _old is filled.';
+
 create or replace function perdure._guard_old(ends uuid)
 returns text
 language plpgsql
 volatile
 as $$
 declare
-  v_name constant pg_catalog.text := '_old_is_before' || to_char(perdure._time_of(_guard_old.ends) at time zone 'UTC', '_YYYYMMDD');
   v_table pg_catalog.text;
 begin
   if (select sum(pg_relation_size(p.part)) < 4194304 from unnest(perdure._parts(array['_old'])) as p (part)) then
@@ -184,24 +187,25 @@ begin
   foreach v_table in array perdure._run_tables() loop
     if not exists (
       select from pg_constraint as c
-      where c.conrelid = format('perdure.%I', v_table || '_old')::regclass and c.conname = v_table || v_name
+      where c.conrelid = perdure._part(v_table, '_old') and c.conname = perdure._guard_name(v_table, _guard_old.ends)
     ) then
       if perdure._is_in_use(array['_old']) then
         return 'busy';
       end if;
       perform perdure._limit_patience();
       execute format('alter table perdure.%I add constraint %I check (run_id < %L) not valid',
-        v_table || '_old', v_table || v_name, _guard_old.ends);
+        v_table || '_old', perdure._guard_name(v_table, _guard_old.ends), _guard_old.ends);
       return 'guarded';
     end if;
   end loop;
   foreach v_table in array perdure._run_tables() loop
     if exists (
       select from pg_constraint as c
-      where c.conrelid = format('perdure.%I', v_table || '_old')::regclass and c.conname = v_table || v_name
+      where c.conrelid = perdure._part(v_table, '_old') and c.conname = perdure._guard_name(v_table, _guard_old.ends)
         and not c.convalidated
     ) then
-      execute format('alter table perdure.%I validate constraint %I', v_table || '_old', v_table || v_name);
+      execute format('alter table perdure.%I validate constraint %I',
+        v_table || '_old', perdure._guard_name(v_table, _guard_old.ends));
       return 'guarded';
     end if;
   end loop;
@@ -215,7 +219,7 @@ comment on function perdure._guard_old(uuid) is
 'Prove, while everybody goes on, that _old ends before the new bound.
 So it need not be read when it is attached up to there. One table a call: first the constraint, then its validation. Returns guarded, busy, or null where all is proved.';
 
-create or replace function perdure._drop_guards(but text)
+create or replace function perdure._drop_guards(but uuid)
 returns void
 language plpgsql
 volatile
@@ -226,15 +230,36 @@ begin
   for v_guard in
     select t.name || '_old' as table_name, c.conname
     from unnest(perdure._run_tables()) as t (name)
-    inner join pg_constraint as c on c.conrelid = format('perdure.%I', t.name || '_old')::regclass
-    where c.conname ~ '_old_is_before_[0-9]{8}$' and (_drop_guards.but is null or c.conname <> t.name || _drop_guards.but)
+    inner join pg_constraint as c on c.conrelid = perdure._part(t.name, '_old')
+    where c.conname ~ '_old_is_before_[0-9]{8}$' and c.conname is distinct from perdure._guard_name(t.name, _drop_guards.but)
   loop
     execute format('alter table perdure.%I drop constraint %I', v_guard.table_name, v_guard.conname);
   end loop;
 end;
 $$;
-comment on function perdure._drop_guards(text) is
-'Drop what _guard_old made, but those whose names end so. The caller has stopped everybody.';
+comment on function perdure._drop_guards(uuid) is
+'Drop what _guard_old made, but for this bound; for all where it is null. The caller has stopped everybody.';
+
+create or replace function perdure._key_list(suffix text)
+returns text
+language sql
+immutable
+parallel safe
+as $$
+  select 'run_dropped' || _key_list.suffix
+$$;
+comment on function perdure._key_list(text) is
+'Name the table that lists the keys of a dropped partition of run, until they are free.';
+
+create or replace function perdure._has_key_list(suffix text)
+returns boolean
+language sql
+stable
+as $$
+  select to_regclass(format('perdure.%I', perdure._key_list(_has_key_list.suffix))) is not null
+$$;
+comment on function perdure._has_key_list(text) is
+'Tell whether keys of a former partition of this name are still to be freed.';
 
 create or replace function perdure._discard(table_name text, suffix text)
 returns void
@@ -249,7 +274,7 @@ begin
     execute format('select exists (select from perdure.%I where key is not null)', 'run' || _discard.suffix) into v_has_keys;
   end if;
   if v_has_keys then
-    execute format('alter table perdure.%I rename to %I', 'run' || _discard.suffix, 'run_dropped' || _discard.suffix);
+    execute format('alter table perdure.%I rename to %I', 'run' || _discard.suffix, perdure._key_list(_discard.suffix));
   else
     execute format('drop table perdure.%I', _discard.table_name || _discard.suffix);
   end if;
@@ -289,7 +314,7 @@ begin
   if cardinality(v_kept) > 3000 or perdure._what_was_seen(_merge.begins, _merge.ends) <> _merge.seen then
     return false;
   end if;
-  perform perdure._drop_guards('_old_is_before' || to_char(perdure._time_of(_merge.ends) at time zone 'UTC', '_YYYYMMDD'));
+  perform perdure._drop_guards(_merge.ends);
   foreach v_table in array perdure._run_tables() loop
     perform perdure._detach(v_table, '_old');
     if cardinality(v_kept) > 0 then

@@ -30,29 +30,11 @@ language plpgsql
 volatile
 as $$
 declare
-  v_limit pg_catalog.record;
   v_answer boolean;
 begin
-  select l.completed_since, l.failed_since into strict v_limit
-  from perdure._limits(_pays.now) as l where l.queue is null;
   perform set_config('enable_seqscan', 'on', true);
-  with limits as materialized (
-    select l.queue, l.completed_since, l.failed_since from perdure._limits(_pays.now) as l
-  ),
-  ended as (
-    select
-      o.finished_at <= case
-        when o.status = 'completed' then coalesce(l.completed_since, v_limit.completed_since)
-        else coalesce(l.failed_since, v_limit.failed_since)
-      end as is_over
-    from perdure.outcome as o
-    inner join perdure.run as r on r.run_id = o.run_id
-    left join limits as l on l.queue = r.queue
-    where o.run_id >= _pays.begins and o.run_id < _pays.ends
-      and r.run_id >= _pays.begins and r.run_id < _pays.ends
-  )
   select count(*) filter (where e.is_over) >= greatest(1000, count(*) filter (where not e.is_over) / 4) into v_answer
-  from ended as e;
+  from perdure._ended(_pays.begins, _pays.ends, _pays.now) as e;
   perform set_config('enable_seqscan', 'off', true);
   return v_answer;
 end;
@@ -77,7 +59,7 @@ begin
     order by c.begins desc
   loop
     v_more := v_open || perdure._needed(v_due.begins, v_due.ends, 3001);
-    if to_regclass(format('perdure.%I', 'run_dropped' || v_due.suffix)) is null  -- else its name is still in use
+    if not perdure._has_key_list(v_due.suffix)  -- else its name is still in use
       and cardinality(v_more) <= 3000 and perdure._is_light(v_more, 30000, 1073741824)
     then
       v_open := v_more;
@@ -112,7 +94,7 @@ begin
   then
     return case
       when _begin_copy.suffix = any(v_group.suffixes) then 'kept'
-      when to_regclass(format('perdure.%I', 'run_dropped' || _begin_copy.suffix)) is not null then 'kept'
+      when perdure._has_key_list(_begin_copy.suffix) then 'kept'
       else 'waits'
     end;
   end if;
@@ -139,26 +121,14 @@ returns table (run_id uuid, is_ended boolean)
 language plpgsql
 volatile
 as $$
-declare
-  v_limit pg_catalog.record;
 begin
-  select l.completed_since, l.failed_since into strict v_limit
-  from perdure._limits(_to_copy.began) as l where l.queue is null;
   return query
-  with limits as materialized (
-    select l.queue, l.completed_since, l.failed_since from perdure._limits(_to_copy.began) as l
-  )
-  select r.run_id, o.run_id is not null
+  select r.run_id, e.run_id is not null
   from perdure.run as r
-  left join perdure.outcome as o on o.run_id = r.run_id and o.run_id >= _to_copy.after and o.run_id < _to_copy.upto
-  left join limits as l on l.queue = r.queue
+  left join perdure._ended(_to_copy.after, _to_copy.upto, _to_copy.began) as e on e.run_id = r.run_id
   where r.run_id >= _to_copy.after and r.run_id < _to_copy.upto
     and (
-      o.run_id is null
-      or o.finished_at > case
-        when o.status = 'completed' then coalesce(l.completed_since, v_limit.completed_since)
-        else coalesce(l.failed_since, v_limit.failed_since)
-      end
+      e.is_over is not true
       or exists (select from perdure.dispatch as d where d.predecessor_id = r.run_id)
       or r.predecessor_id is not null and perdure._unfinished_predecessor(r.predecessor_id) is not null);
 end;

@@ -14,7 +14,7 @@ declare
   v_kept pg_catalog.uuid[];
   v_did pg_catalog.text;
 begin
-  if to_regclass(format('perdure.%I', 'run_dropped' || _take_over.suffix)) is not null then
+  if perdure._has_key_list(_take_over.suffix) then
     return 'busy';  -- it was made anew, and the keys of what was dropped then are still being freed
   end if;
   v_did := perdure._guard_old(_take_over.ends);
@@ -51,8 +51,7 @@ language plpgsql
 volatile
 as $$
 declare
-  v_since constant pg_catalog.timestamptz := _drop_period.now - (
-    select least(perdure._kept_for(null, true), min(q.retention)) from perdure.queue as q);
+  v_since constant pg_catalog.timestamptz := _drop_period.now - (select min(k.completed) from perdure._retentions as k);
   v_first pg_catalog.record;
   v_did pg_catalog.text;
   v_detail pg_catalog.jsonb;
@@ -95,27 +94,19 @@ volatile
 as $$
 declare
   v_old_ends constant pg_catalog.uuid := (select c.ends from perdure._cuts as c where c.begins is null);
-  v_limit pg_catalog.record;
   v_expired pg_catalog.uuid[];
   v_locked pg_catalog.uuid[];
 begin
-  select l.completed_since, l.failed_since into strict v_limit
-  from perdure._limits(_expire.now) as l where l.queue is null;
-  select array_agg(e.run_id) into v_expired
+  select array_agg(x.run_id) into v_expired
   from (
-    select o.run_id
-    from perdure.outcome as o
-    inner join perdure.run as r on r.run_id = o.run_id
-    left join perdure._limits(_expire.now) as l on l.queue = r.queue
-    where o.run_id < v_old_ends and r.run_id < v_old_ends
-      and o.finished_at <= case
-        when o.status = 'completed' then coalesce(l.completed_since, v_limit.completed_since)
-        else coalesce(l.failed_since, v_limit.failed_since)
-      end
-      and not exists (select from perdure.dispatch as d where d.predecessor_id = o.run_id)
+    select e.run_id
+    from perdure._ended('00000000-0000-0000-0000-000000000000', v_old_ends, _expire.now) as e
+    cross join lateral (select r.predecessor_id from perdure.run as r where r.run_id = e.run_id offset 0) as r
+    where e.is_over
+      and not exists (select from perdure.dispatch as d where d.predecessor_id = e.run_id)
       and (r.predecessor_id is null or perdure._unfinished_predecessor(r.predecessor_id) is null)
     limit 1000
-  ) as e;
+  ) as x;
   if v_expired is null then
     return 0;
   end if;
@@ -166,7 +157,7 @@ declare
   v_detail pg_catalog.jsonb;
 begin
   select c.relname into v_dropped from pg_class as c
-  where c.relnamespace = 'perdure'::regnamespace and c.relkind = 'r' and c.relname ~ '^run_dropped_[0-9]{8}$'
+  where c.relnamespace = 'perdure'::regnamespace and c.relkind = 'r' and c.relname ~ format('^%s$', perdure._key_list('_[0-9]{8}'))
   order by c.relname
   limit 1;
   if not found then

@@ -14,20 +14,9 @@ with size as (
 
 kept as (
   select
-    min(k.retention) as span,
-    greatest(max(k.retention), max(k.failed_retention)) as failed_span
-  from (
-    select
-      max((s.value #>> '{}')::interval) filter (where s.name = 'retention') as retention,
-      max((s.value #>> '{}')::interval) filter (where s.name = 'failed_retention') as failed_retention
-    from perdure.setting as s
-    where s.name in ('retention', 'failed_retention')
-    union all
-    select
-      q.retention,
-      q.failed_retention
-    from perdure.queue as q
-  ) as k
+    min(k.completed) as span,
+    greatest(max(k.completed), max(k.failed)) as failed_span
+  from perdure._retentions as k
 )
 
 select

@@ -277,7 +277,7 @@ CREATE FUNCTION perdure._drain(max_runs integer) RETURNS TABLE(applied integer, 
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._drop_guards(but text) RETURNS void
+CREATE FUNCTION perdure._drop_guards(but uuid) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
@@ -317,6 +317,10 @@ PARTITION BY RANGE (run_id);
 
 CREATE FUNCTION perdure._end_runs(ends perdure.outcome[]) RETURNS void
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._ended(begins uuid, ends uuid, now timestamp with time zone) RETURNS TABLE(run_id uuid, is_over boolean)
+    LANGUAGE sql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._expire(now timestamp with time zone) RETURNS integer
@@ -644,12 +648,20 @@ CREATE FUNCTION perdure._group(since timestamp with time zone) RETURNS TABLE(suf
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
+CREATE FUNCTION perdure._guard_name(table_name text, ends uuid) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._guard_old(ends uuid) RETURNS text
     LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._has_key_list(suffix text) RETURNS boolean
+    LANGUAGE sql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._head(head text, now timestamp with time zone) RETURNS timestamp with time zone
@@ -716,8 +728,8 @@ CREATE FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads 
     LANGUAGE plpgsql
     AS $$…$$;
 
-CREATE FUNCTION perdure._kept_for(queue text, is_completed boolean) RETURNS interval
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION perdure._key_list(suffix text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._know_queues(names text[], now timestamp with time zone) RETURNS void
@@ -734,10 +746,6 @@ CREATE FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with ti
 
 CREATE FUNCTION perdure._limit_patience() RETURNS void
     LANGUAGE plpgsql
-    AS $$…$$;
-
-CREATE FUNCTION perdure._limits(now timestamp with time zone) RETURNS TABLE(queue text, completed_since timestamp with time zone, failed_since timestamp with time zone)
-    LANGUAGE plpgsql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb, OUT on_record uuid[]) RETURNS record
@@ -830,6 +838,10 @@ CREATE FUNCTION perdure._now() RETURNS timestamp with time zone
 
 CREATE FUNCTION perdure._outcome(run_id uuid, status text, result jsonb, error jsonb) RETURNS perdure.outcome
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$…$$;
+
+CREATE FUNCTION perdure._part(table_name text, suffix text) RETURNS regclass
+    LANGUAGE sql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._parts(suffixes text[]) RETURNS regclass[]
@@ -964,6 +976,10 @@ CREATE FUNCTION perdure._still_open(began timestamp with time zone) RETURNS uuid
 
 CREATE FUNCTION perdure._stop_all(suffixes text[]) RETURNS void
     LANGUAGE plpgsql
+    AS $$…$$;
+
+CREATE FUNCTION perdure._suffix_of(begins uuid) RETURNS text
+    LANGUAGE sql STABLE
     AS $$…$$;
 
 CREATE FUNCTION perdure._swap(suffixes text[], begins uuid, ends uuid) RETURNS void
@@ -1486,6 +1502,38 @@ CREATE VIEW perdure._invariants AS
     i.meaning
    FROM ( VALUES ('a_run_is_unfinished_or_ended'::text,'A run has a row in dispatch or in outcome.'::text), ('an_ended_run_is_not_dispatched'::text,'No run has both.'::text), ('what_is_kept_belongs_to_a_run'::text,'No row of another table names a run that is not there.'::text), ('a_run_has_options_that_a_start_takes'::text,'Priority 1 to 5, a deadline or a time-out, objects as tags and headers.'::text), ('a_dispatch_row_agrees_with_its_run'::text,'What was copied into it is what the run says.'::text), ('a_held_run_has_a_token'::text,'A run that a worker holds has the token of its claim.'::text), ('a_held_run_waits_for_nothing'::text,'A run that a worker holds is not suspended.'::text), ('a_cancel_is_a_way_to_end_in_time'::text,'A cancel says cancelled or timed_out, and when its grace ends.'::text), ('a_key_names_its_run'::text,'A key names a run that was started with it, or one that was dropped.'::text), ('a_suspended_run_can_be_woken'::text,'A run that waits without end waits for a message.'::text), ('what_a_run_waits_for_is_known'::text,'A wait is an object with a time that can be read, or none.'::text), ('a_wait_ends_in_time'::text,'A suspended run is ready no later than the first of its waits ends.'::text), ('a_message_wakes_its_run'::text,'A run whose message is there is ready, or has a wake.'::text), ('a_cancel_wakes_its_run'::text,'A suspended run hears of its cancel at once.'::text), ('an_act_wakes_its_run'::text,'An act that is not answered has a wake.'::text), ('a_wake_is_drained_soon'::text,'No wake of an unfinished run is older than a minute.'::text), ('a_deadline_is_kept'::text,'No run is 5 minutes past its deadline or the end of its grace.'::text), ('a_successor_waits_for_a_run'::text,'A run that replaces another waits until that one has ended.'::text), ('a_successor_is_freed_soon'::text,'That one has ended no longer than a minute ago.'::text), ('a_claim_belongs_to_a_live_worker'::text,'Whoever holds a run is alive, or has just died.'::text), ('a_claim_is_used_once'::text,'No two runs have the same token.'::text), ('a_worker_reports_its_runs'::text,'A live worker knows of the runs that it holds.'::text), ('a_worker_has_a_heartbeat'::text,'A registered worker has a row of its own to beat in.'::text), ('only_a_claimed_run_is_told'::text,'A note to a worker goes when the worker lets go.'::text), ('a_run_dies_after_its_last_recovery'::text,'No run survives more deaths than it may.'::text), ('a_signal_is_consumed_once'::text,'No two waits of a run consumed the same message.'::text), ('a_consumed_signal_was_sent'::text,'What a wait consumed is in the mailbox, under the wait''s name.'::text), ('ordinals_of_a_run_differ'::text,'No two checkpoints of a run have the same place in its order.'::text), ('an_exhausted_step_is_on_record'::text,'A step without a next try has its error as checkpoint.'::text), ('the_install_has_one_row'::text,'It is known what is installed here.'::text), ('partitions_are_cut_alike'::text,'All tables of a run have the same partitions, open at both ends.'::text), ('tables_are_granted_to_nobody'::text,'Whoever is not the owner has views and functions only.'::text)) i(invariant, meaning);
 
+CREATE TABLE perdure.queue (
+    name text NOT NULL COLLATE pg_catalog."C",
+    retention interval,
+    failed_retention interval,
+    created_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE perdure.setting (
+    name text NOT NULL COLLATE pg_catalog."C",
+    value jsonb NOT NULL,
+    description text NOT NULL
+);
+
+CREATE VIEW perdure._retentions AS
+ WITH general AS (
+         SELECT max(((s.value #>> '{}'::text[]))::interval) FILTER (WHERE (s.name = 'retention'::text)) AS retention,
+            max(((s.value #>> '{}'::text[]))::interval) FILTER (WHERE (s.name = 'failed_retention'::text)) AS failed_retention
+           FROM perdure.setting s
+          WHERE (s.name = ANY (ARRAY['retention'::text, 'failed_retention'::text]))
+        )
+ SELECT NULL::text AS queue,
+    g.retention AS completed,
+    g.failed_retention AS failed
+   FROM general g
+UNION ALL
+ SELECT q.name AS queue,
+    COALESCE(q.retention, g.retention) AS completed,
+    COALESCE(q.failed_retention, GREATEST(q.retention, g.failed_retention)) AS failed
+   FROM (perdure.queue q
+     CROSS JOIN general g)
+  WHERE ((q.retention IS NOT NULL) OR (q.failed_retention IS NOT NULL));
+
 CREATE TABLE perdure.act_<period> (
     run_id uuid NOT NULL,
     act_id uuid NOT NULL,
@@ -1717,19 +1765,6 @@ CREATE VIEW perdure.holds AS
                  OFFSET 0) i) h
   WHERE (h.reason IS NOT NULL);
 
-CREATE TABLE perdure.queue (
-    name text NOT NULL COLLATE pg_catalog."C",
-    retention interval,
-    failed_retention interval,
-    created_at timestamp with time zone NOT NULL
-);
-
-CREATE TABLE perdure.setting (
-    name text NOT NULL COLLATE pg_catalog."C",
-    value jsonb NOT NULL,
-    description text NOT NULL
-);
-
 CREATE VIEW perdure.periods AS
  WITH size AS (
          SELECT p.relname,
@@ -1740,16 +1775,9 @@ CREATE VIEW perdure.periods AS
              JOIN pg_class p ON ((i.inhrelid = p.oid)))
           WHERE ((t.relnamespace = ('perdure'::regnamespace)::oid) AND (t.relkind = 'p'::"char"))
         ), kept AS (
-         SELECT min(k_1.retention) AS span,
-            GREATEST(max(k_1.retention), max(k_1.failed_retention)) AS failed_span
-           FROM ( SELECT max(((s.value #>> '{}'::text[]))::interval) FILTER (WHERE (s.name = 'retention'::text)) AS retention,
-                    max(((s.value #>> '{}'::text[]))::interval) FILTER (WHERE (s.name = 'failed_retention'::text)) AS failed_retention
-                   FROM perdure.setting s
-                  WHERE (s.name = ANY (ARRAY['retention'::text, 'failed_retention'::text]))
-                UNION ALL
-                 SELECT q.retention,
-                    q.failed_retention
-                   FROM perdure.queue q) k_1
+         SELECT min(k_1.completed) AS span,
+            GREATEST(max(k_1.completed), max(k_1.failed)) AS failed_span
+           FROM perdure._retentions k_1
         )
  SELECT ('run'::text || c.suffix) AS name,
     c.begins_at,
@@ -2979,7 +3007,7 @@ REVOKE ALL ON FUNCTION perdure._do_chore(name text, due text[], now timestamp wi
 
 REVOKE ALL ON FUNCTION perdure._drain(max_runs integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._drop_guards(but text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._drop_guards(but uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._drop_late_acts(run_ids uuid[]) FROM PUBLIC;
 
@@ -2992,6 +3020,8 @@ REVOKE ALL ON FUNCTION perdure._end_claimed(worker_id uuid, ends jsonb, status t
 REVOKE ALL ON FUNCTION perdure._end_overdue(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._end_runs(ends perdure.outcome[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._ended(begins uuid, ends uuid, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._expire(now timestamp with time zone) FROM PUBLIC;
 
@@ -3047,9 +3077,13 @@ REVOKE ALL ON FUNCTION perdure._grant_kind(role name, kind text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._group(since timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._guard_name(table_name text, ends uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._guard_old(ends uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._hand_over(worker_id uuid, run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._has_key_list(suffix text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._head(head text, now timestamp with time zone) FROM PUBLIC;
 
@@ -3079,7 +3113,7 @@ REVOKE ALL ON FUNCTION perdure._isolate(work text, run_ids uuid[], now timestamp
 
 REVOKE ALL ON FUNCTION perdure._keep_heads(setting text, whose text, kept jsonb, heads jsonb, read_at timestamp with time zone, pause integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._kept_for(queue text, is_completed boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._key_list(suffix text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._know_queues(names text[], now timestamp with time zone) FROM PUBLIC;
 
@@ -3088,8 +3122,6 @@ REVOKE ALL ON FUNCTION perdure._lane_heads(queues text[], workflows text[], head
 REVOKE ALL ON FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._limit_patience() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION perdure._limits(now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lock_and_save(worker_id uuid, batch jsonb, OUT held uuid[], OUT others jsonb, OUT on_record uuid[]) FROM PUBLIC;
 
@@ -3136,6 +3168,8 @@ REVOKE ALL ON FUNCTION perdure._notify_of(run_ids uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._now() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._outcome(run_id uuid, status text, result jsonb, error jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._part(table_name text, suffix text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._parts(suffixes text[]) FROM PUBLIC;
 
@@ -3202,6 +3236,8 @@ REVOKE ALL ON FUNCTION perdure._states(run_ids uuid[], act text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION perdure._still_open(began timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._stop_all(suffixes text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._suffix_of(begins uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._swap(suffixes text[], begins uuid, ends uuid) FROM PUBLIC;
 
