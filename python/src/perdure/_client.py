@@ -6,6 +6,7 @@ caller's transaction, and never commits; the caller does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -63,6 +64,7 @@ class AsyncHandle(Generic[O]):
         self._workflow = workflow
         self.id = run_id
         self.is_new = is_new
+        self._started_at = asyncio.get_running_loop().time() if is_new else None
 
     async def result(self, *, timeout: timedelta | None = None) -> O:
         """Wait until the run has ended and return its result, decoded by the workflow's annotation.
@@ -71,7 +73,7 @@ class AsyncHandle(Generic[O]):
         when it has not ended in time, RunNotFound when it is unknown (its start is not committed, say).
         Polls perdure.run_results.
         """
-        row = await self._database.results.wait(self.id, timeout)
+        row = await self._database.results.wait(self.id, timeout, self._started_at)
         if row["status"] == "completed":
             workflow = self._workflow
             result: O = self._database.codec.decode(

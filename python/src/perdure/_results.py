@@ -51,13 +51,16 @@ class ResultPoller:
         self._trouble: Exception | None = None
         self._complaints = Complaints()
 
-    async def wait(self, run_id: UUID, timeout: timedelta | None) -> Row:
-        """Return the run's row of run_results once it has ended; raise RunNotFound or TimedOut."""
+    async def wait(self, run_id: UUID, timeout: timedelta | None, started_at: float | None = None) -> Row:
+        """Return the run's row of run_results once it has ended; raise RunNotFound or TimedOut.
+
+        `started_at`, by the loop's time, is when the run cannot have ended yet: it is asked for a moment later.
+        """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Row] = loop.create_future()
         self._waiters.setdefault(run_id, []).append(waiter)
-        self._since[run_id] = loop.time()
-        heapq.heappush(self._due, (0.0, run_id))
+        self._since[run_id] = loop.time() if started_at is None else started_at
+        heapq.heappush(self._due, (0.0 if started_at is None else started_at + _FIRST_PAUSE, run_id))
         self._wake.set()
         if self._task is None:
             self._task = asyncio.create_task(self._poll(), name="perdure results")
@@ -105,7 +108,9 @@ class ResultPoller:
 
     async def _rounds(self, conn: psycopg.AsyncConnection[Any]) -> None:
         loop = asyncio.get_running_loop()
-        self._due = [(0.0, run_id) for run_id in self._waiters]
+        self._due = [each for each in self._due if each[1] in self._waiters]
+        self._due += [(0.0, run_id) for run_id in self._waiters.keys() - {run_id for _, run_id in self._due}]
+        heapq.heapify(self._due)
         while self._waiters:
             self._wake.clear()
             asked = self._take_due(loop.time() + _TOGETHER)
