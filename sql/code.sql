@@ -12,6 +12,7 @@
 \ir functions/key.sql
 \ir functions/listen.sql
 \ir functions/start.sql
+\ir functions/start_many.sql
 \ir functions/result.sql
 \ir functions/signal.sql
 \ir functions/act.sql

@@ -123,6 +123,15 @@ end;
 $$;
 comment on function perdure._payload_limit() is 'Tell from how many bytes on a payload needs a look.';
 
+create or replace function perdure._small_payload()
+returns integer
+language sql  -- without a SET clause: so it is inlined
+immutable
+parallel safe
+as $$ select 1000 $$;
+comment on function perdure._small_payload() is
+'Tell up to how many bytes a payload needs no look at the limits: put_setting takes none below.';
+
 create or replace function perdure._bytes(payload jsonb)
 returns integer
 language sql  -- without a SET clause: so it is inlined

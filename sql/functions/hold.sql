@@ -48,7 +48,7 @@ language plpgsql
 volatile
 as $$
 declare
-  v_caller constant pg_catalog.name := perdure._caller();
+  v_caller constant pg_catalog.name := perdure._caller()::pg_catalog.name;
 begin
   if exists (select from perdure.holds as h where h.is_copy)
     and not pg_has_role(v_caller, current_user, 'member')
@@ -92,7 +92,7 @@ language plpgsql
 volatile
 as $$
 declare
-  v_by constant pg_catalog.name := perdure._caller();
+  v_by constant pg_catalog.name := perdure._caller()::pg_catalog.name;
 begin
   update perdure.install as i
   set held_at = coalesce(i.held_at, _put_hold.now), held_by = v_by, hold_reason = _put_hold.reason

@@ -11,31 +11,30 @@ comment on function perdure._random_uuid() is 'Make a random uuid: the one sourc
 
 create or replace function perdure._uuid7(at timestamptz default perdure._now())
 returns uuid
-language plpgsql
+language sql  -- without a SET clause: so it is inlined
 volatile
 parallel restricted
 as $$
-declare
-  v_micros constant bigint := (extract(epoch from _uuid7.at) * 1000000)::bigint;
-begin
-  -- 48 bits of milliseconds, version 7, 12 bits of the fraction of a millisecond; variant 2, 62 random bits
-  return encode(
-    int8send(v_micros / 1000 << 16 | 28672 + v_micros % 1000 * 4096 / 1000)
-    || substring(uuid_send(perdure._random_uuid()) from 9),
-    'hex')::uuid;
-end;
+  -- 48 bits of milliseconds, version 7, 12 bits of the fraction of a millisecond; variant 2, 62 random bits. In double
+  -- precision, whose functions cost a third of numeric's; microseconds are whole there until the year 2106.
+  select (
+    overlay(
+      pg_catalog.lpad(
+        pg_catalog.to_hex((pg_catalog.round(pg_catalog.date_part('epoch', _uuid7.at) * 1000000) * 512 / 125)::bigint),
+        15, '0')
+      placing '7' from 13 for 0)
+    || pg_catalog.substr(perdure._random_uuid()::text, 20)
+  )::uuid
 $$;
 comment on function perdure._uuid7(timestamptz) is 'Make a UUIDv7 of a time, ordered by microsecond.';
 
 create or replace function perdure._caller()
-returns name
-language plpgsql
+returns text
+language sql  -- without a SET clause: so it is inlined
 stable
 parallel restricted
 as $$
-begin
   -- current_user is the owner inside a definer function
-  return coalesce(nullif(current_setting('role', true), 'none'), session_user)::name;
-end;
+  select coalesce(nullif(pg_catalog.current_setting('role', true), 'none'), session_user)
 $$;
 comment on function perdure._caller() is 'Tell who is calling: the role that was set, else the one that logged in.';

@@ -5,14 +5,10 @@
 
 create or replace function perdure._queue_key(queue text)
 returns bigint
-language plpgsql
+language sql  -- without a SET clause: so it is inlined
 immutable
 parallel safe
-as $$
-begin
-  return hashtextextended('perdure' || ' queue ' || _queue_key.queue, 0);
-end;
-$$;
+as $$ select pg_catalog.hashtextextended('perdure' || ' queue ' || _queue_key.queue, 0) $$;
 comment on function perdure._queue_key(text) is
 'Name the advisory lock of whoever is told of a queue''s work; the channel has the same name behind that of the schema.';
 
@@ -37,6 +33,33 @@ $$;
 comment on function perdure._may_notify() is
 'Tell whether transactions of clients may carry a NOTIFY, as the setting notify says.';
 
+create or replace function perdure._is_awaited(queue_key bigint)
+returns boolean
+language sql  -- without a SET clause: so it is inlined
+volatile
+as $$
+  -- in one expression, so that nothing interrupts it in between
+  select not case
+    when pg_catalog.pg_try_advisory_lock_shared(_is_awaited.queue_key)
+      then pg_catalog.pg_advisory_unlock_shared(_is_awaited.queue_key)
+    else false
+  end
+$$;
+comment on function perdure._is_awaited(bigint) is 'Tell whether a worker waits to be told of work of a queue.';
+
+create or replace function perdure._tell_of(queue_key bigint)
+returns void
+language plpgsql
+volatile
+as $$
+begin
+  if perdure._may_notify() then
+    perform pg_notify('perdure' || ':' || _tell_of.queue_key, '');
+  end if;
+end;
+$$;
+comment on function perdure._tell_of(bigint) is 'Tell at commit whoever waits for work of a queue, unless the setting notify forbids it.';
+
 create or replace function perdure._notify(queue text)
 returns void
 language plpgsql
@@ -45,11 +68,8 @@ as $$
 declare
   v_key constant bigint := perdure._queue_key(_notify.queue);
 begin
-  -- in one expression, so that nothing interrupts it in between
-  if not (case when pg_try_advisory_lock_shared(v_key) then pg_advisory_unlock_shared(v_key) else false end)
-    and perdure._may_notify()
-  then
-    perform pg_notify('perdure' || ':' || v_key, '');
+  if perdure._is_awaited(v_key) then
+    perform perdure._tell_of(v_key);
   end if;
 end;
 $$;

@@ -72,9 +72,10 @@ begin
               hint = 'auto notifies unless max_prepared_transactions is above 0: what notifies cannot be prepared.';
     end if;
   elsif put_setting.name in ('payload_soft_limit', 'payload_hard_limit') then
-    -- read at each start, signal and save: what is no number of bytes there would stop everybody
-    if not (put_setting.value::numeric between 1 and 67108864 and put_setting.value::numeric % 1 = 0) then
-      raise exception 'setting "%" takes a whole number of bytes from 1 to 67108864', put_setting.name
+    -- read at each start, signal and save: what is no number of bytes there would stop everybody; and a start of less
+    -- than 1000 bytes does not ask
+    if not (put_setting.value::numeric between 1000 and 67108864 and put_setting.value::numeric % 1 = 0) then
+      raise exception 'setting "%" takes a whole number of bytes from 1000 to 67108864', put_setting.name
         using errcode = '22023',
               detail = format('It is %s now.', v_old),
               hint = 'Pass a number such as 1048576; store larger data in a table of your own and pass its key.';
@@ -87,5 +88,5 @@ end;
 $$;
 comment on function perdure.put_setting(text, jsonb, text) is
 'Change a setting of the install; audited each time, also when nothing changes.
-Raises 22023 for an unknown setting, a value of another JSON type, a notify that is not auto, always or never, a limit that is not a whole number from 1 byte to
+Raises 22023 for an unknown setting, a value of another JSON type, a notify that is not auto, always or never, a limit that is not a whole number from 1000 bytes to
 64 MB, or a time that is no interval from 0 to 100 years (a period: 1 day to 1 year), 55P03 after 5 s behind an open transaction that puts it too. Locks the setting''s row.';

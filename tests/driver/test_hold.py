@@ -183,7 +183,7 @@ LASTING: tuple[LiteralString, ...] = (
     "select perdure.hold('because')",
     "select perdure.grant_role(%(role)s, 'admin')",
     "select perdure.revoke_role(%(role)s, 'worker')",
-    "select perdure.put_setting('payload_hard_limit', '1')",
+    "select perdure.put_setting('payload_hard_limit', '1000')",
 )
 
 

@@ -94,8 +94,8 @@ CREATE FUNCTION perdure._bytes(payload jsonb) RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$…$$;
 
-CREATE FUNCTION perdure._caller() RETURNS name
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+CREATE FUNCTION perdure._caller() RETURNS text
+    LANGUAGE sql STABLE PARALLEL RESTRICTED
     AS $$…$$;
 
 CREATE FUNCTION perdure._catch_up(open uuid[]) RETURNS void
@@ -162,7 +162,7 @@ CREATE FUNCTION perdure._check_span_setting(name text, value text) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
-CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, payload_limit bigint, tags jsonb, headers jsonb DEFAULT '{}'::jsonb) RETURNS void
+CREATE FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, tags jsonb, headers jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$…$$;
 
@@ -700,6 +700,10 @@ CREATE FUNCTION perdure._is_above(batch jsonb, bytes bigint) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$…$$;
 
+CREATE FUNCTION perdure._is_awaited(queue_key bigint) RETURNS boolean
+    LANGUAGE sql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql
     AS $$…$$;
@@ -864,12 +868,16 @@ CREATE FUNCTION perdure._permissions() RETURNS TABLE(name name, kinds text[])
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
+CREATE FUNCTION perdure._prepare_start(run_id uuid, now timestamp with time zone, workflow text, input jsonb, key text, on_duplicate text, queue text, start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval, OUT taken_by uuid, OUT run_queue text, OUT queue_key bigint, OUT run_timeout interval, OUT max_recoveries integer, OUT ready_at timestamp with time zone, OUT predecessor_id uuid) RETURNS record
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._put_hold(reason text, now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
 
 CREATE FUNCTION perdure._queue_key(queue text) RETURNS bigint
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
 
 CREATE FUNCTION perdure._raise_refused(run_id uuid, act text, error text, state text) RETURNS void
@@ -954,6 +962,10 @@ CREATE FUNCTION perdure._since(run perdure.runs) RETURNS timestamp with time zon
     LANGUAGE sql STABLE
     AS $$…$$;
 
+CREATE FUNCTION perdure._small_payload() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._span(span interval) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
     AS $$…$$;
@@ -1006,6 +1018,10 @@ CREATE FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) RETU
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._tell_of(queue_key bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$…$$;
+
 CREATE FUNCTION perdure._time_of(run_id uuid) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$…$$;
@@ -1039,7 +1055,7 @@ CREATE FUNCTION perdure._unmixed(INOUT run_ids uuid[], INOUT claims uuid[]) RETU
     AS $$…$$;
 
 CREATE FUNCTION perdure._uuid7(at timestamp with time zone DEFAULT perdure._now()) RETURNS uuid
-    LANGUAGE plpgsql PARALLEL RESTRICTED
+    LANGUAGE sql PARALLEL RESTRICTED
     AS $$…$$;
 
 CREATE FUNCTION perdure._watch(now timestamp with time zone, OUT calm_since timestamp with time zone, OUT watched_since timestamp with time zone, OUT looked_at timestamp with time zone) RETURNS record
@@ -2967,7 +2983,7 @@ REVOKE ALL ON FUNCTION perdure._check_snapshot(run_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_span_setting(name text, value text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, payload_limit bigint, tags jsonb, headers jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION perdure._check_start(on_duplicate text, priority integer, max_recoveries integer, tags jsonb, headers jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._check_time(what text, at timestamp with time zone) FROM PUBLIC;
 
@@ -3099,6 +3115,8 @@ REVOKE ALL ON FUNCTION perdure._insert_saves(saves jsonb, run_ids uuid[]) FROM P
 
 REVOKE ALL ON FUNCTION perdure._is_above(batch jsonb, bytes bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._is_awaited(queue_key bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._is_dead(worker_id uuid, now timestamp with time zone, calm_since timestamp with time zone, watched_since timestamp with time zone, looked_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._is_gone(run_id uuid) FROM PUBLIC;
@@ -3181,6 +3199,8 @@ REVOKE ALL ON FUNCTION perdure._period_length() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._permissions() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._prepare_start(run_id uuid, now timestamp with time zone, workflow text, input jsonb, key text, on_duplicate text, queue text, start_at timestamp with time zone, delay interval, deadline timestamp with time zone, timeout interval, OUT taken_by uuid, OUT run_queue text, OUT queue_key bigint, OUT run_timeout interval, OUT max_recoveries integer, OUT ready_at timestamp with time zone, OUT predecessor_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._put_hold(reason text, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._queue_key(queue text) FROM PUBLIC;
@@ -3225,6 +3245,8 @@ REVOKE ALL ON FUNCTION perdure._shell_word(text text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._since(run perdure.runs) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION perdure._small_payload() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION perdure._span(span interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._split(top text, begins uuid, bound uuid) FROM PUBLIC;
@@ -3250,6 +3272,8 @@ REVOKE ALL ON FUNCTION perdure._take_key(workflow text, key text, fingerprint by
 REVOKE ALL ON FUNCTION perdure._take_over(suffix text, begins uuid, ends uuid, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._tell(run_ids uuid[], now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._tell_of(queue_key bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._time_of(run_id uuid) FROM PUBLIC;
 

@@ -13,8 +13,19 @@ from support.database import Database
 
 PINNED = "search_path=pg_catalog, pg_temp"
 # A SET clause would keep a SQL function from being inlined where it is called for each row, or by each call.
-INLINED = ("_bytes", "_is_above", "_now", "_outcome", "_random_uuid")
-UNQUALIFIED = re.compile(r"(?<![\w.])(?!row\()[a-z_]\w*\(")
+INLINED = (
+    "_bytes",
+    "_caller",
+    "_is_above",
+    "_is_awaited",
+    "_now",
+    "_outcome",
+    "_queue_key",
+    "_random_uuid",
+    "_small_payload",
+    "_uuid7",
+)
+UNQUALIFIED = re.compile(r"(?<![\w.])(?!(?:row|coalesce|nullif|overlay)\()[a-z_]\w*\(")
 LOCAL = re.compile(r"^\s+(v_\w+) (?:constant )?(\S+?)(?:\[\])?(?:;| |$)", re.MULTILINE)
 # Words of the grammar, which no search_path changes.
 GRAMMAR_TYPES = {"bigint", "boolean", "double", "integer", "interval", "numeric", "smallint"}

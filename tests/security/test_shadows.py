@@ -133,8 +133,9 @@ def never_entered(database: Database) -> set[str]:
 # What runs in an install or an upgrade, where pg_cron is, for a run that cannot be drained or is named twice, and to say
 # what is wrong; Postgres does not count the calls that raise, and those that are inlined.
 NOT_ENTERED = (
-    "_apply_matrix _bytes _check_object _cron_schedule _ended _guard_name _has_key_list _is_above _now _outcome _part"
-    " _permissions _raise_unknown _raise_unregistered _random_uuid _run_state _set_aside _suffix_of _unmixed"
+    "_apply_matrix _bytes _caller _check_object _cron_schedule _ended _guard_name _has_key_list _is_above"
+    " _is_awaited _limit_for _now _outcome _part _permissions _queue_key _raise_unknown _raise_unregistered"
+    " _random_uuid _run_state _set_aside _suffix_of _unmixed _uuid7"
 )
 
 
