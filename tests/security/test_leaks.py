@@ -192,8 +192,8 @@ def test_the_views_that_show_payloads_to_an_observer_are_these(database: Databas
 
 
 SHOWN_TO_OBSERVERS = (
-    "history.detail metrics.labels runs.error runs.headers runs.input runs.result runs.tags signals.payload steps.error"
-    " steps.result workers.activity"
+    "history.detail metrics.labels runs.error runs.headers runs.input runs.result runs.tags settings.value"
+    " signals.payload steps.error steps.result workers.activity"
 )
 
 
