@@ -158,6 +158,17 @@ $$;
 comment on function perdure._is_above(jsonb, bigint) is
 'Tell whether something in a batch may have more than so many bytes: nothing in it is larger than the whole.';
 
+create or replace function perdure._limit_for(batch jsonb)
+returns bigint
+language sql  -- without a SET clause: so it is inlined
+stable
+parallel safe
+as $$
+  select case when perdure._is_above(_limit_for.batch, perdure._small_payload()) then perdure._payload_limit() end
+$$;
+comment on function perdure._limit_for(jsonb) is
+'Tell from how many bytes on a payload in a batch needs a look; null where none in it does.';
+
 create or replace function perdure._check_payload(what text, payload jsonb)
 returns void
 language plpgsql

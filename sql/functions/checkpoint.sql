@@ -127,9 +127,7 @@ language plpgsql
 stable
 as $$
 declare
-  v_limit constant bigint := case
-    when perdure._is_above(_check_saves.saves, perdure._small_payload()) then perdure._payload_limit()
-  end;
+  v_limit constant bigint := perdure._limit_for(_check_saves.saves);
   v_bad pg_catalog.text;
 begin
   if perdure._is_above(_check_saves.saves, v_limit) then

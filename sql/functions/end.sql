@@ -78,9 +78,7 @@ language plpgsql
 volatile
 as $$
 declare
-  v_limit constant bigint := case
-    when perdure._is_above(_end_claimed.ends, perdure._small_payload()) then perdure._payload_limit()
-  end;
+  v_limit constant bigint := perdure._limit_for(_end_claimed.ends);
   v_lock pg_catalog.record;
   v_ends perdure.outcome[];
   v_is_as_asked boolean;

@@ -748,6 +748,10 @@ CREATE FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with ti
     LANGUAGE plpgsql
     AS $$…$$;
 
+CREATE FUNCTION perdure._limit_for(batch jsonb) RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$…$$;
+
 CREATE FUNCTION perdure._limit_patience() RETURNS void
     LANGUAGE plpgsql
     AS $$…$$;
@@ -3138,6 +3142,8 @@ REVOKE ALL ON FUNCTION perdure._know_queues(names text[], now timestamp with tim
 REVOKE ALL ON FUNCTION perdure._lane_heads(queues text[], workflows text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._lanes(queues text[], heads jsonb, now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION perdure._limit_for(batch jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION perdure._limit_patience() FROM PUBLIC;
 

@@ -18,6 +18,7 @@ INLINED = (
     "_caller",
     "_is_above",
     "_is_awaited",
+    "_limit_for",
     "_now",
     "_outcome",
     "_queue_key",
