@@ -23,7 +23,7 @@ from perdure.cli.session import Session
 class Finding:
     """What one check found; `advice` is there unless all is well."""
 
-    level: Literal["ok", "warning", "wrong"]
+    level: Literal["ok", "skipped", "warning", "wrong"]
     about: str
     says: str
     advice: str | None = None
@@ -364,8 +364,8 @@ def violations(db: Session, *, is_thorough: bool) -> Iterator[Finding]:
             found = db.rows(statements.BROKEN)
     except psycopg.errors.QueryCanceled:
         yield Finding(
-            "ok", "invariants",
-            f"not examined: here it takes more than {_PATIENCE} s to read all tables; perdure doctor --thorough does",
+            "skipped", "invariants", f"not examined: here it takes more than {_PATIENCE} s to read all tables",
+            "perdure doctor --thorough",
         )  # fmt: skip
         return
     for invariant, count, run, detail in found:

@@ -25,7 +25,7 @@ def doctor(target: Target, thorough: bool, as_json: bool) -> None:
     """Say what is wrong with an installation, and what to do.
 
     Exit code 1 when something is wrong; warnings alone are 0. It changes nothing. The invariants are examined where that
-    takes no longer than a few seconds, or with --thorough.
+    takes no longer than a few seconds, or with --thorough; else they are told as skipped.
     """
     findings: list[Finding] = []
     with session(target, "observer") as db:

@@ -52,8 +52,8 @@ def runs(
     Among millions, what is rare is found sooner where --since says how far to look: by workflow, queue or tag it is looked
     for run by run.
     """
-    asked = frozenset(states)
     with session(target, "observer") as db:
+        are_ended = _are_ended(db, states)
         found = db.rows(
             statements.RUNS,
             states=list(states) or None,
@@ -63,13 +63,12 @@ def runs(
             tags=json.dumps(dict(tags)) if tags else None,
             since=since,
             before=db.run_id(before) if before else None,
-            ended=bool(asked) and asked <= statements.ENDED,
-            unfinished=bool(asked) and not asked & statements.ENDED,
-            running=asked == {"running"},
+            ended=are_ended == {True},
+            unfinished=are_ended == {False},
+            running=set(states) == {"running"},
             limit=limit + 1,
         )
         if not found:
-            _check_states(db, states)
             names.check(db, "workflow", workflow)
             names.check(db, "queue", queue)
     found, more = found[:limit], found[limit:]
@@ -105,8 +104,12 @@ def explain(target: Target, run: Sequence[str], as_json: bool) -> None:
         click.echo("\n".join(map(visible, lines)))
 
 
-def _check_states(db: Session, states: Sequence[str]) -> None:
-    known = [state for (state,) in db.rows(statements.STATES)]
-    unknown = [state for state in states if state not in known]
-    if unknown:
-        raise Trouble(f"no run is ever in state {unknown[0]!r}", f"States are: {', '.join(known)}.")
+def _are_ended(db: Session, states: Sequence[str]) -> set[bool]:
+    """Whether runs in these states have ended; refuse a state that there is not."""
+    if not states:
+        return set()
+    known = dict(db.rows(statements.STATES))
+    for state in states:
+        if state not in known:
+            raise Trouble(f"no run is ever in state {state!r}", f"States are: {', '.join(known)}.")
+    return {known[state] for state in states}

@@ -30,6 +30,7 @@ _STYLES = {
     "paused": "yellow",
     "backing_off": "yellow",
     "ok": "green",
+    "skipped": "cyan",
     "warning": "yellow",
     "wrong": "red",
 }

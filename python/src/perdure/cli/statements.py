@@ -47,8 +47,12 @@ EXPLAIN = "select e.line from {perdure}.explain(run_id => %(run_id)s) as e (line
 FIND_RUN = "select {perdure}.find_run(workflow => %(workflow)s, key => %(key)s)"
 WORKFLOW_NAMES = "select w.name from {perdure}.workflows as w order by w.name"
 QUEUE_NAMES = "select q.name from {perdure}.queues as q order by q.name"
-STATES = "select distinct a.state from {perdure}.act_rules as a order by a.state"
-ENDED = frozenset({"completed", "failed", "cancelled", "timed_out", "terminated", "dead", "continued"})
+STATES = """
+select a.state, a.answer = 'finished' as is_ended
+from {perdure}.act_rules as a
+where a.act = 'terminate'
+order by a.state
+"""
 RUNS = """
 select r.run_id, r.workflow, r.state, r.key, r.queue, r.created_at, r.finished_at
 from {perdure}.runs as r
