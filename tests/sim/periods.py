@@ -22,7 +22,7 @@ declare
 begin
   for v_text in
     select pg_get_functiondef(p.oid) from pg_proc as p
-    where p.pronamespace = 'perdure'::regnamespace and p.proname in ('_split', '_merge')
+    where p.pronamespace = 'perdure'::regnamespace and p.prosrc like '%YYYYMMDD%'
   loop
     execute replace(v_text, '_YYYYMMDD', '_YYYYMMDDHH24MISSMS');
   end loop;
