@@ -109,9 +109,9 @@ def test_a_period_is_made_ahead_before_the_last_one_begins(weeks: Database) -> N
 
 def test_few_partitions_are_alive_however_long_it_goes_on(weeks: Database) -> None:
     most = 0
-    for _ in range(40):
+    for _ in range(20):
         finish(weeks)
-        turn(weeks, days=2)
+        turn(weeks, days=3)
         most = max(most, len(periods(weeks)))
     assert most <= 5
     assert violations(weeks) == []
