@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -294,3 +294,73 @@ async def test_a_run_whose_input_cannot_be_read_goes_on_once_code_that_reads_it_
     async with later.worker():
         conn.execute("select perdure.resume(%s)", [run_id])
         assert await handle.result(timeout=timedelta(seconds=60)) == 8
+
+
+@pytest.mark.parametrize("what", ["start", "result", "signal", "find"])
+async def test_workflow_code_that_asks_the_app_is_told_that_it_belongs_in_a_step(
+    app: perdure.App, order: Order, what: str
+) -> None:
+    other = await app.start(order, {"n": 1}, key="o")
+
+    @app.workflow()
+    async def asks(run: perdure.AsyncRun, _: None) -> str:
+        asked: dict[str, Callable[[], Awaitable[Any]]] = {
+            "start": lambda: app.start(order, {"n": 2}),
+            "result": lambda: other.result(),
+            "signal": lambda: other.signal(PAID, {"a": 1}),
+            "find": lambda: app.find(order, "o"),
+        }
+        await asked[what]()
+        return "it did"
+
+    async with app.worker(queues=["default"]):
+        with pytest.raises(perdure.RunFailed, match=r"Misuse: workflow code cannot ask the app.*belongs in a step"):
+            await (await app.start(asks, None)).result(timeout=timedelta(seconds=60))
+
+
+async def test_a_step_may_ask_the_app(app: perdure.App, order: Order) -> None:
+    async def begin(n: int) -> int:
+        return await (await app.start(order, {"n": n})).result(timeout=timedelta(seconds=60))
+
+    @app.workflow
+    async def asks(run: perdure.AsyncRun, n: int) -> int:
+        return await run.step(begin, n)
+
+    async with app.worker():
+        assert await (await app.start(asks, 7)).result(timeout=timedelta(seconds=60)) == 7
+
+
+@pytest.mark.parametrize("name", ["start_at", "deadline"])
+async def test_a_time_without_a_zone_is_refused_and_not_guessed(app: perdure.App, order: Order, name: str) -> None:
+    times: dict[str, Any] = {name: datetime(2040, 1, 1)}  # noqa: DTZ001
+    with pytest.raises(perdure.Misuse, match=f"{name}= takes an aware datetime"):
+        await app.start(order, {"n": 1}, **times)
+    times = {name: datetime(2040, 1, 1, tzinfo=timezone.utc)}
+    assert (await app.start(order, {"n": 1}, **times)).is_new
+
+
+def test_a_function_that_cannot_be_a_workflow_is_refused_where_it_is_made_one(app: perdure.App) -> None:
+    async def none(run: perdure.AsyncRun) -> None: ...
+
+    async def two(run: perdure.AsyncRun, a: int, b: int) -> None: ...
+
+    for fn, count in ((none, 1), (two, 3)):
+        made: Any = app.workflow()
+        with pytest.raises(
+            perdure.Misuse, match=f"takes the run and one input, which may be None, not {count} parameters"
+        ):
+            made(fn)
+
+
+def test_parentheses_of_a_workflow_or_task_may_be_left_out(app: perdure.App) -> None:
+    @app.workflow
+    async def flow(run: perdure.AsyncRun, n: int) -> int:
+        return n
+
+    @app.task
+    async def job(n: int) -> int:
+        return n
+
+    assert [(made.name, made.queue, made.input_type) for made in (flow, job)] == [
+        ("flow", "default", int), ("job", "default", int),
+    ]  # fmt: skip

@@ -170,7 +170,7 @@ def test_any_json_value_is_the_same_live_and_from_jsonb(value: Any) -> None:
 def test_what_has_no_json_form_is_refused_with_place_and_type(value: Any, words: str) -> None:
     with pytest.raises(EncodingFailed) as caught:
         codec.encode(value)
-    assert words in str(caught.value)
+    assert words in str(caught.value) and str(caught.value).count("has no JSON form") <= 1
 
 
 def test_a_text_that_no_limit_lets_pass_is_refused_before_it_is_looked_at() -> None:

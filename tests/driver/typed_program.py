@@ -80,3 +80,20 @@ async def book(run: perdure.AsyncRun, trip: Trip) -> list[Any]:
 
 
 workflow = perdure.Workflow(book)
+app = perdure.App()
+
+
+@app.workflow
+async def bare(run: perdure.AsyncRun, trip: Trip) -> Booking:
+    return Booking(f"b{trip.id}")
+
+
+@app.task
+async def bare_task(trip: Trip) -> int:
+    return trip.id
+
+
+if TYPE_CHECKING:
+    assert_type(bare, perdure.Workflow[Trip, Booking])
+    assert_type(bare_task, perdure.Workflow[Trip, int])
+    assert_type(app.workflow()(book), perdure.Workflow[Trip, list[Any]])

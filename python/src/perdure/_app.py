@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from typing_extensions import LiteralString
 
@@ -69,32 +69,61 @@ class App(AsyncClient):
 
     # Workflows
 
+    @overload
+    def workflow(self, fn: Callable[[AsyncRun, I], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
+    @overload
     def workflow(
         self,
+        /,
         *,
         name: str | None = None,
         queue: str = "default",
         timeout: timedelta | None = None,
         max_recoveries: int = 10,
-    ) -> Callable[[Callable[[AsyncRun, I], Coroutine[Any, Any, O]]], Workflow[I, O]]:
-        """Make an async function of run and input a workflow, known by its name."""
+    ) -> Callable[[Callable[[AsyncRun, I], Coroutine[Any, Any, O]]], Workflow[I, O]]: ...
+    def workflow(
+        self,
+        fn: Callable[[AsyncRun, Any], Coroutine[Any, Any, Any]] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        timeout: timedelta | None = None,
+        max_recoveries: int = 10,
+    ) -> Any:
+        """Make an async function of run and input a workflow, known by its name. Parentheses may be left out."""
 
         def make(fn: Callable[[AsyncRun, I], Coroutine[Any, Any, O]]) -> Workflow[I, O]:
             made: Workflow[I, O] = Workflow(fn, name=name, queue=queue, timeout=timeout, max_recoveries=max_recoveries)
             return self._workflows.add(made)
 
-        return make
+        return make if fn is None else make(fn)
 
+    @overload
+    def task(self, fn: Callable[[I], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
+    @overload
     def task(
-        self, *, queue: str = "default", retry: Retry | None = None, timeout: timedelta | None = None
-    ) -> Callable[[Callable[[I], Coroutine[Any, Any, O]]], Workflow[I, O]]:
-        """Make an async function of one input a workflow of a single step; `timeout` cuts off each try."""
+        self, /, *, queue: str = "default", retry: Retry | None = None, timeout: timedelta | None = None
+    ) -> Callable[[Callable[[I], Coroutine[Any, Any, O]]], Workflow[I, O]]: ...
+    def task(
+        self,
+        fn: Callable[[Any], Coroutine[Any, Any, Any]] | None = None,
+        /,
+        *,
+        queue: str = "default",
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+    ) -> Any:
+        """Make an async function of one input a workflow of a single step; `timeout` cuts off each try.
+
+        Parentheses may be left out.
+        """
 
         def make(fn: Callable[[I], Coroutine[Any, Any, O]]) -> Workflow[I, O]:
             made: Workflow[I, O] = Task(fn, queue=queue, retry=retry, timeout=timeout)
             return self._workflows.add(made)
 
-        return make
+        return make if fn is None else make(fn)
 
     def include(self, other: App) -> None:
         """Add all workflows of another app."""

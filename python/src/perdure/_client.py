@@ -149,8 +149,12 @@ class AsyncClient:
         """Start a run, or with a known key return the one that is there. Calls perdure.start_run.
 
         `priority` is 1 (first) to 5; `timeout` runs from the first claim. Raises KeyConflict when the
-        key was used with another input, LimitExceeded, and psycopg's errors for bad options.
+        key was used with another input, LimitExceeded, Misuse for a time without a zone, and psycopg's errors for other
+        bad options.
         """
+        for name, at in (("start_at", start_at), ("deadline", deadline)):
+            if at is not None and at.tzinfo is None:
+                raise Misuse(f"{name}= takes an aware datetime, for example datetime.now(timezone.utc)")
         codec = self._database.codec
         ((run_id, is_new),) = await self._query(
             _sql.START_RUN,

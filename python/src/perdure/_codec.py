@@ -167,7 +167,9 @@ class Codec:
         except EncodingFailed:
             raise
         except Exception as error:
-            raise EncodingFailed(f"{place}: {_type_name(value)} has no JSON form ({error})") from error
+            says = f"{_type_name(value)} has no JSON form"
+            because = "" if str(error) == says else f" ({error})"
+            raise EncodingFailed(f"{place}: {says}{because}") from error
         return self._walk(plain, place, depth + 1)
 
     def _key_text(self, key: Any, place: str) -> str:

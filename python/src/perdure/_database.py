@@ -21,10 +21,12 @@ from . import _sql
 from ._advice import advised
 from ._codec import Codec
 from ._connect import Connector, conflict_pauses
+from ._loop import refuse_in_workflow
 from ._results import ResultPoller
 from ._sql import Schema
 
 _MAX_KEPT = 4
+_WHAT = "the app or a handle for anything"
 
 
 class Database:
@@ -55,6 +57,7 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """Open an autocommitting connection, or borrow one that is kept."""
+        refuse_in_workflow(_WHAT)
         if self._pool is None:
             conn = await self._connector.open()
             try:
@@ -78,6 +81,7 @@ class Database:
     @property
     def results(self) -> ResultPoller:
         """Who waits for the ends of runs in the running event loop."""
+        refuse_in_workflow(_WHAT)
         loop = asyncio.get_running_loop()
         poller = self._pollers.get(loop)
         if poller is None:

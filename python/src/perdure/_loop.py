@@ -284,6 +284,12 @@ async def _await(pending: asyncio.Future[T]) -> T:
     return await pending
 
 
+def refuse_in_workflow(what: str) -> None:
+    """Raise Misuse where a run's own code asks for what is not on its record."""
+    if isinstance(_get_running_loop(), RunLoop):
+        raise Misuse(f"workflow code cannot ask {what}: that belongs in a step (await run.step(…))")
+
+
 def _refuse(name: str) -> Callable[..., NoReturn]:
     def refused(*_args: Any, **_options: Any) -> NoReturn:
         raise Misuse(

@@ -37,6 +37,8 @@ class Workflow(Generic[I, O]):
     ) -> None:
         if not inspect.iscoroutinefunction(fn):
             raise Misuse(f"a workflow is an async function: {fn!r}")
+        if (count := len(inspect.signature(fn).parameters)) != 2:
+            raise Misuse(f"a workflow takes the run and one input, which may be None, not {count} parameters: {fn!r}")
         self.fn = fn
         self.name = check_name(name if name is not None else fn.__name__, "a workflow's name")
         self.queue = queue
@@ -52,10 +54,8 @@ class Workflow(Generic[I, O]):
     @cached_property
     def input_type(self) -> Any:
         """The annotation of the function's second parameter, resolved; Any without one."""
-        parameters = list(inspect.signature(self.fn).parameters)
-        if len(parameters) != 2:
-            raise Misuse(f"workflow {self.name!r} takes the run and one input, not {len(parameters)} parameters")
-        return self._resolved(self.fn, parameters[1])
+        _, parameter = inspect.signature(self.fn).parameters
+        return self._resolved(self.fn, parameter)
 
     @cached_property
     def output_type(self) -> Any:
