@@ -30,6 +30,31 @@ def test_a_queued_run_of_one_step_writes_about_two_kilobytes_of_log(database: Da
     assert written / RUNS < 2_500
 
 
+def test_a_start_as_it_comes_enters_two_functions(database: Database) -> None:
+    """What else it needs is inlined; each function that is entered costs more than most of them do."""
+    admin = database.admin
+    admin.execute("select perdure.put_workflow('order')")
+    admin.execute("select perdure.start('order')")  # makes the plans, which enters what is a constant
+    admin.execute("set track_functions = 'all'")
+    for options in ("", ", '{\"n\": 7}'", ", to_jsonb(repeat('x', 900))"):
+        admin.execute(f"select perdure.start('order'{options})".encode())
+    admin.execute("select pg_stat_force_next_flush()")
+    entered = admin.execute(
+        "select s.funcname, s.calls from pg_stat_user_functions as s"
+        " where s.schemaname = 'perdure' and s.funcname <> '_now' order by 1"  # which the test's clock replaced
+    ).fetchall()
+    assert entered == [("_start", 3), ("start", 3)]
+
+
+def test_no_statement_plans_a_check_of_run_and_dispatch(database: Database) -> None:
+    """Each run of the executor would read and plan them anew; what holds there is in violations."""
+    checks = database.value(
+        "select count(*) from pg_constraint where contype = 'c'"
+        " and conrelid in ('perdure.run'::regclass, 'perdure.dispatch'::regclass)"
+    )
+    assert checks == 0
+
+
 def test_a_waiting_run_is_one_narrow_row(database: Database) -> None:
     worker, held = a_run(database)
     worker.suspend(held, wait("paid"))
