@@ -231,8 +231,8 @@ begin
   end if;
   v_new := perdure._insert_saves(v_saves, held);
   if cardinality(v_new) < jsonb_array_length(v_saves) then
-    on_record := array(
-      select a.run_id from jsonb_to_recordset(v_saves) as a (run_id uuid, key text)
+    on_record := (
+      select array_agg(a.run_id) from jsonb_to_recordset(v_saves) as a (run_id uuid, key text)
       where (a.run_id, a.key) not in (select n.run_id, n.key from unnest(v_new) as n));
   end if;
 end;

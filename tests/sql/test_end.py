@@ -156,6 +156,20 @@ def test_a_run_does_not_end_by_a_save_of_which_another_is_on_record(database: Da
     assert again[0]["answer"] == "done"
 
 
+def test_a_save_that_comes_twice_with_an_end_is_not_taken_for_one_on_record(database: Database) -> None:
+    """Nor do the other runs of the batch lose their answers by it."""
+    worker, other = Worker(database), database.connect()
+    for _ in range(2):
+        start(worker.conn)
+    batch = worker.claim(2)
+    other.autocommit = False
+    other.execute("select from perdure.dispatch where run_id = %s for update", [batch[1].run_id])
+    ends = [batch[0].named(result=1, saves=[batch[0].save("a"), batch[0].save("a")]), batch[1].named(result=1)]
+    answers = {row["run_id"]: row["answer"] for row in worker.call("complete_runs", ends=ends)}
+    other.rollback()
+    assert answers == {batch[0].run_id: "done", batch[1].run_id: "busy"}
+
+
 def test_an_end_sent_again_with_its_saves_gets_the_same_answer(database: Database) -> None:
     worker, held = a_run(database)
     end = held.named(result=1, saves=[held.save("a", {"n": 1})])
