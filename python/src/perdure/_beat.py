@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +23,7 @@ import psycopg
 
 from . import _sql
 from ._advice import advised
+from ._clock import steady
 from ._connect import PREPARE_AFTER, BackOff, Complaints, Connector, check_transactions, is_direct
 from ._errors import ClaimLost
 from ._registry import Workflow
@@ -59,12 +59,16 @@ class Host(Protocol):
         """Return the steps that run for long."""
         ...
 
+    def heard(self, told: float, asked: float, answered: float) -> bool:
+        """Hear the database's time, told between two moments of `steady`; return whether it was set."""
+        ...
+
     def registered(self, worker_id: UUID) -> None:
         """Hear the worker's id; what is in memory under an earlier one is lost."""
         ...
 
-    def told(self, worker_id: UUID, answer: dict[str, Any], asked: float, answered: float) -> None:
-        """Hear what the database answered to a beat, between which two moments of `time.time()`."""
+    def told(self, worker_id: UUID, answer: dict[str, Any], is_clock_set: bool) -> None:
+        """Hear what the database answered to a beat."""
         ...
 
     def refused(self, error: Exception) -> None:
@@ -92,6 +96,7 @@ class Beat(threading.Thread):
         self._wake = threading.Event()
         self._is_stopping = False
         self._was_registered = False
+        self._is_new = False
         self._complaints = Complaints()
 
     def unknown(self, worker_id: UUID, reason: ClaimLost) -> None:
@@ -150,7 +155,7 @@ class Beat(threading.Thread):
             return
         if self._is_direct and not self._is_locked:
             self._is_locked = self._value(conn, self._schema(_sql.WORKER_LOCK), worker_id=worker_id)
-        asked = time.time()
+        asked = steady()
         beat = {"worker_id": worker_id, "runs_held": self._host.runs_held()}
         try:
             activity = _sql.to_json(self._activity())
@@ -159,7 +164,11 @@ class Beat(threading.Thread):
             if isinstance(error, psycopg.Error) and not (error.sqlstate or "").startswith(_BAD_PROGRESS):
                 raise
             answer = self._value(conn, self._schema(_sql.BEAT), **beat, activity="[]")
-        self._host.told(worker_id, answer, asked, time.time())
+        is_clock_set = self._host.heard(answer["clock"], asked, steady())
+        if self._is_new:  # not before the clock is known, by which it says when steps are saved
+            self._is_new = False
+            self._host.registered(worker_id)
+        self._host.told(worker_id, answer, is_clock_set)
 
     def _activity(self) -> list[dict[str, Any]]:
         activity = self._host.activity()
@@ -206,8 +215,8 @@ class Beat(threading.Thread):
             )
         self._is_locked = self._is_direct
         self._was_registered = True
+        self._is_new = True
         self._worker_id = worker_id
-        self._host.registered(worker_id)
 
     def _value(self, conn: psycopg.Connection[Any], statement: bytes, **parameters: Any) -> Any:
         if self._is_direct:

@@ -335,8 +335,10 @@ class _FromThread:
     def registered(self, worker_id: UUID) -> None:
         self._pass_on(self._worker.registered, worker_id)
 
-    def told(self, worker_id: UUID, answer: dict[str, Any], asked: float, answered: float) -> None:
-        is_clock_set = self._worker._clock.heard(answer["clock"], asked, answered)  # noqa: SLF001
+    def heard(self, told: float, asked: float, answered: float) -> bool:
+        return self._worker._clock.heard(told, asked, answered)  # noqa: SLF001
+
+    def told(self, worker_id: UUID, answer: dict[str, Any], is_clock_set: bool) -> None:
         self._pass_on(self._worker.told, worker_id, answer, is_clock_set)
 
     def refused(self, error: Exception) -> None:
