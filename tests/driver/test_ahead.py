@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+import perdure
 from driver.fake_engine import FakeEngine, Row, Store, Travelling, carry, carry_once, execution_of
-from perdure import StepFailed
+from perdure import StepFailed, _loop
 from perdure._engine import Checkpoint, Claimed, Recorded, Save
 from perdure._errors import LimitExceeded
 from perdure._registry import Workflow
@@ -216,3 +218,92 @@ async def test_a_run_that_is_stopped_while_it_is_ahead_is_released_with_its_save
     await asyncio.wait_for(running, 20)
     assert engine.calls == ["save", "release"] and set(row.steps) == {"note"}
     assert seen == ["step a", "run a"]
+
+
+class Stubborn:
+    """A plain function that cannot be stopped at its first try, until it is set free, and returns at once later."""
+
+    def __init__(self) -> None:
+        self.is_free = threading.Event()
+        self.tries = 0
+
+    def __call__(self) -> str:
+        self.tries += 1
+        if self.tries == 1:
+            assert self.is_free.wait(60)
+        return "late"
+
+    async def ask(self, run: AsyncRun) -> str:
+        brief = run.options(
+            key="stubborn", retry=perdure.Retry(max_attempts=50, delay=timedelta(0)), timeout=timedelta(seconds=0.2)
+        )
+        found: str = await brief.step(self)
+        seen.append(f"run {found}")
+        return found
+
+
+async def test_the_thread_of_an_earlier_try_holds_up_nothing_that_comes_after_the_step(store: Store) -> None:
+    stubborn = Stubborn()
+    has_begun = asyncio.Event()
+
+    async def after() -> None:
+        has_begun.set()
+
+    async def flow(run: AsyncRun, _: Any) -> str:
+        found = await stubborn.ask(run)
+        await run.step(after)
+        return found
+
+    row = store.start(Workflow(flow))
+    running = asyncio.ensure_future(execution_of(FakeEngine(store), row, Workflow(flow)).run())
+    try:
+        await asyncio.wait_for(has_begun.wait(), 30)
+    finally:
+        stubborn.is_free.set()
+        await asyncio.wait_for(running, 30)
+    assert row.result == "late"
+
+
+async def test_a_run_does_not_end_while_a_thread_of_its_last_step_still_runs(store: Store) -> None:
+    stubborn = Stubborn()
+
+    async def flow(run: AsyncRun, _: Any) -> str:
+        return await stubborn.ask(run)
+
+    row = store.start(Workflow(flow))
+    running = asyncio.ensure_future(execution_of(FakeEngine(store), row, Workflow(flow)).run())
+    try:
+        await asyncio.wait_for(until_seen("run late"), 30)
+        await settle()
+        assert row.status is None and row.steps
+    finally:
+        stubborn.is_free.set()
+        await asyncio.wait_for(running, 30)
+    assert row.result == "late"
+
+
+async def until_seen(what: str) -> None:
+    while what not in seen:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+async def test_a_run_is_not_stuck_for_what_it_did_with_a_result_that_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_loop, "_DRAIN_LIMIT", 1_000)
+
+    async def flow(run: AsyncRun, _: Any) -> str:
+        try:
+            await run.step(note, "a")
+        except StepFailed as error:
+            return f"heard of {error.type}"
+        while True:  # noqa: ASYNC110  it would spin for ever
+            await asyncio.sleep(0)
+
+    engine = FakeEngine(store)
+    engine.fail_next["save"] = [LimitExceeded("too large")]
+    row = store.start(Workflow(flow))
+    await carry_once(engine, row, Workflow(flow))
+    assert row.status is None
+    row = await carry(store, row, Workflow(flow))
+    assert row.result == "heard of LimitExceeded" and seen == ["step a"]

@@ -88,19 +88,26 @@ async def conclude(execution: Execution, ending: Ending, refused: Exception | No
             error = execution.stuck
             assert error is not None
             await _quieten(execution)
-            if not execution.is_dropped:
+            if execution.main is None:  # what it got stuck on is not on record
+                await _release(execution)
+            elif not execution.is_dropped:
                 await _tell(execution, lambda: engine.fail(claimed, error_text(error, execution.codec)))
         elif ending is Ending.RELEASED:
-            if execution.pause_reason is not None:
-                logger.warning(
-                    "workflow %s, run %s is paused: %s", execution.workflow.name, claimed.run_id, execution.pause_reason
-                )
-            await _tell(execution, lambda: engine.release(claimed, execution.pause_reason))
+            await _release(execution)
     finally:
         await _quieten(execution)
         await _unwind(execution)
         await _quiet(execution)
         execution.forget()
+
+
+async def _release(execution: Execution) -> None:
+    engine, claimed, reason = execution.engine, execution.claimed, execution.pause_reason
+    if execution.is_dropped:
+        return
+    if reason is not None:
+        logger.warning("workflow %s, run %s is paused: %s", execution.workflow.name, claimed.run_id, reason)
+    await _tell(execution, lambda: engine.release(claimed, reason))
 
 
 async def _end(execution: Execution, refused: Exception | None) -> None:

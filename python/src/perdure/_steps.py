@@ -310,7 +310,7 @@ class StepCall:
         if ledger.is_held:
             await ledger.freed()
         save = self.save_of(ledger.next(), result, error, host.engine.now())
-        if value is not FROM_RECORD and host.is_alone(self):
+        if value is not FROM_RECORD and not self._threads and host.is_alone(self):
             host.ahead.deliver(self, save, value)
         else:
             self.send(save, value)
