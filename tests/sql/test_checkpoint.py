@@ -137,3 +137,18 @@ def test_what_is_no_array_is_refused(database: Database, conn: Connection) -> No
             with pytest.raises(psycopg.Error) as refused:
                 worker.call(function, **{argument: Jsonb(value)})
             assert (refused.value.sqlstate, bool(refused.value.diag.message_hint)) == ("22023", True)
+
+
+def test_a_save_says_its_time_and_none_that_a_client_could_not_read(database: Database, conn: Connection) -> None:
+    """A run with such a time on record could not be executed any more, nor its steps be listed."""
+    worker, held = a_run(database)
+    for said in ("infinity", "-infinity", "20000-01-01", "4700-01-01 BC"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
+            worker.call("save_steps", saves=[held.named(**held.save("a"), saved_at=said)])
+        assert "saved_at" in str(refused.value.diag.message_detail)
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            worker.call("complete_runs", ends=[held.named(result=1, saves=[{**held.save("a"), "saved_at": said}])])
+    for key, said in (("b", "9999-12-01T00:00:00+00:00"), ("c", "0001-02-01T00:00:00+00:00"), ("d", None)):
+        [row] = worker.call("save_steps", saves=[held.named(**held.save(key), saved_at=said)])
+        assert row["answer"] == "saved" and (said is None or row["saved_at"].year == int(said[:4]))
+    assert {step["key"] for step in steps(database, held.run_id)} == {"b", "c", "d"}
