@@ -147,8 +147,7 @@ begin
         when s.ordinal is null or s.ordinal not between 1 and 1000000000 then 'ordinal'
         when s.attempt < 1 then 'attempt'
         when s.fingerprint !~ '^[0-9a-fA-F]{32}$' then 'fingerprint'
-        -- what no client could read, the run would never be executed again
-        when s.saved_at not between '0001-01-02 UTC' and '9999-12-30 UTC' then 'saved_at'
+        when s.saved_at not between '0001-01-02 UTC' and '9999-12-30 UTC' then 'saved_at'  -- clients could not read it
       end as what
     from jsonb_to_recordset(_check_saves.saves) as s (
       key text, kind text, ordinal bigint, attempt bigint, fingerprint text, saved_at timestamptz)
@@ -160,8 +159,7 @@ begin
       using errcode = '22023',
             detail = format('It is the %s.', v_bad),
             hint = 'key has 1 to 1000 bytes and no ~ in front, kind is step, transaction, sql, value or started, ordinal'
-                   ' is between 1 and 1,000,000,000, attempt from 1, fingerprint 32 hex digits, saved_at between the years 1'
-                   ' and 9999.';
+                   ' is between 1 and 1,000,000,000, attempt from 1, fingerprint 32 hex digits, saved_at of year 1 to 9999.';
   end if;
 end;
 $$;
