@@ -25,10 +25,14 @@ from ._sql import Schema
 
 Connection = psycopg.AsyncConnection[Any]
 
-_HOT_PAUSE, _HOT_TIME = 0.002, 0.02  # so often it asks, and for so long after the last work
+_HOT_PAUSE, _HOT_TIME = 0.002, 0.006  # so often it asks, and for so long after the last work
 _LEFT = 2  # times what such a question took: who starts each run after the last one's result is heard at once
 _RIDE_PAUSE = 0.005  # after a question in vain, the next that goes along with saves
-_LONGEST_UNTOLD = 0.4  # pause of a worker whom nobody tells: behind a pooler, or beside one who is told
+_FIRST_UNTOLD, _LONGEST_UNTOLD = (
+    0.01,
+    0.4,
+)  # pauses of a worker whom nobody tells: behind a pooler, or beside one who is told
+_TOLD_PAUSE = 0.8  # of one who is told: of what is due later than in a second, and of little else, he hears nothing
 _LISTEN_PAUSE = 1.0  # until a queue of which another worker is told, or of which it was told in vain, is tried again
 _REFUSED_PAUSE = 1.0
 
@@ -44,7 +48,8 @@ class Asking:
         self._listen_at = 0.0
         self._is_vain = False
         self.looks_ahead = False  # whether the question that is under way also asks for what is due next
-        self._pauses = BackOff(0.01, 0.8)  # up to a second: of what is due later than that a start tells nobody
+        self._pauses = BackOff(_FIRST_UNTOLD, _LONGEST_UNTOLD)
+        self._told_pauses = BackOff(_TOLD_PAUSE, _TOLD_PAUSE)
         self._at = self._sent_at = self._empty_at = self._busy_until = 0.0
 
     # When
@@ -82,9 +87,7 @@ class Asking:
         elif await self._listen(conn, worker_id):
             self._at = 0.0
         else:
-            pause = self._pauses.pause()
-            if self._heard != self._queues:
-                pause = min(pause, _LONGEST_UNTOLD)
+            pause = (self._told_pauses if self._heard == self._queues else self._pauses).pause()
             if next_due is not None:
                 pause = min(pause, max(_HOT_PAUSE, next_due.total_seconds()))
             self._at = self._empty_at + pause
