@@ -87,7 +87,8 @@ class Asking:
         elif await self._listen(conn, worker_id):
             self._at = 0.0
         else:
-            pause = (self._told_pauses if self._heard == self._queues else self._pauses).pause()
+            is_told = self._heard == self._queues
+            pause = self._told_pauses.pause() if is_told else min(self._pauses.pause(), _LONGEST_UNTOLD)
             if next_due is not None:
                 pause = min(pause, max(_HOT_PAUSE, next_due.total_seconds()))
             self._at = self._empty_at + pause
