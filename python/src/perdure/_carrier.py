@@ -21,12 +21,12 @@ from uuid import UUID
 
 import psycopg
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from . import _sql, _wire
 from ._backlog import COMPLETE, FAIL, LOOK, RELEASE, SAVE, SUSPEND, TRY, Call, Kind, Row
 from ._clock import Clock
-from ._connect import Connector, limit_idle
+from ._connect import Connector, borrow, limit_idle
 from ._engine import (
     Answered,
     Checkpoint,
@@ -247,12 +247,7 @@ class Carrier:
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         pool = self._pool
         assert pool is not None
-        while True:
-            try:
-                conn = await pool.getconn()
-                break
-            except PoolTimeout:
-                continue
+        conn = await borrow(pool, None)
         try:
             async with conn:
                 yield conn

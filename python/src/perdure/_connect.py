@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ._advice import advised_connecting, is_hopeless
 from ._errors import Misuse
@@ -63,6 +63,9 @@ _KEEPALIVES = {
 # What Postgres keeps of an application_name; it writes other bytes than ASCII's as a sign or more.
 _NAME_BYTES = 63
 
+_RECONNECT = 5.0
+"""Seconds for which a pool tries to connect before somebody has to ask again; by itself it would pause for minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Connector:
@@ -102,6 +105,7 @@ class Connector:
             max_size=max_size,
             open=False,
             max_idle=60,
+            reconnect_timeout=_RECONNECT,
             check=AsyncConnectionPool.check_connection,
             configure=partial(_configure, idle_limit=idle_limit),
             name=self.name,
@@ -112,6 +116,19 @@ class Connector:
         parameters = {name: value for name, value in _KEEPALIVES.items() if name not in given}
         # whatever encoding the database has: JSON is read as UTF-8, and what it cannot keep the server refuses by name
         return {**parameters, "application_name": self.name, "prepare_threshold": None, "client_encoding": "utf8"}
+
+
+async def borrow(
+    pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]], patience: float | None
+) -> psycopg.AsyncConnection[Any]:
+    """Take a connection of the pool; raise PoolTimeout after `patience` seconds, if there is an end of it."""
+    until = None if patience is None else time.monotonic() + patience
+    while True:
+        try:
+            return await pool.getconn(timeout=_RECONNECT)
+        except PoolTimeout:  # noqa: PERF203
+            if until is not None and time.monotonic() >= until:
+                raise
 
 
 async def _configure(conn: psycopg.AsyncConnection[Any], idle_limit: timedelta | None) -> None:

@@ -20,12 +20,13 @@ from typing_extensions import LiteralString
 from . import _sql
 from ._advice import advised
 from ._codec import Codec
-from ._connect import Connector, conflict_pauses
+from ._connect import Connector, borrow, conflict_pauses
 from ._loop import refuse_in_workflow
 from ._results import ResultPoller
 from ._sql import Schema
 
 _MAX_KEPT = 4
+_PATIENCE = 30.0  # seconds for which a caller waits for a connection
 _WHAT = "the app or a handle for anything"
 
 
@@ -67,7 +68,7 @@ class Database:
         else:
             pool = self._pool
             try:
-                conn = await pool.getconn()
+                conn = await borrow(pool, _PATIENCE)
             except PoolTimeout:  # it does not say why
                 await (await self._connector.open()).close()
                 raise
