@@ -121,7 +121,7 @@ begin
   );
 end;
 $$;
-comment on function perdure._payload_limit() is 'Tell from how many bytes on a payload needs a look.';
+comment on function perdure._payload_limit() is 'Tell above how many bytes a payload needs a look.';
 
 create or replace function perdure._small_payload()
 returns integer
@@ -167,7 +167,7 @@ as $$
   select case when perdure._is_above(_limit_for.batch, perdure._small_payload()) then perdure._payload_limit() end
 $$;
 comment on function perdure._limit_for(jsonb) is
-'Tell from how many bytes on a payload in a batch needs a look; null where none in it does.';
+'Tell above how many bytes a payload in a batch needs a look; null where none in it does.';
 
 create or replace function perdure._check_payload(what text, payload jsonb)
 returns void

@@ -84,7 +84,7 @@ declare
   v_is_as_asked boolean;
 begin
   v_lock := perdure._lock_and_save(_end_claimed.worker_id, _end_claimed.ends);
-  if v_lock.on_record is not null then  -- another result than the one by which the run came to its end
+  if v_lock.on_record is not null then  -- maybe another result than the one by which the run came to its end
     v_lock.held := array(select h.run_id from unnest(v_lock.held) as h (run_id) where h.run_id <> all(v_lock.on_record));
     v_lock.others := v_lock.others || (
       select jsonb_object_agg(r.run_id, 'on_record') from unnest(v_lock.on_record) as r (run_id));

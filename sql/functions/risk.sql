@@ -81,4 +81,5 @@ $$;
 comment on function perdure.recorded_since(timestamptz) is
 'List what was recorded from a time on, as the view history tells it: runs started, steps saved, signals sent, runs ended.
 For the database that was lost, with the restore point of the one that goes on: these steps had their effects, and the
-restored database does not know. key is that of the step or signal. Without payloads; reads all tables, locks nothing.';
+restored database does not know. key is that of the step or signal. A step counts from when its result was there, before its
+commit by as long as its worker could not save: pass a time as much earlier. Without payloads; reads all tables, locks nothing.';

@@ -116,7 +116,8 @@ declare
     when v_act.reason like 'DecodingFailed: %' then 'deploy code that reads what is recorded'
     when v_act.reason like 'StepConflict: %' then 'deploy code that takes its steps as they are recorded, such as the former one'
     when v_act.reason like 'Misuse: %' then 'deploy code in which that is mended'
-    when v_act.reason ~ '^(the driver failed|it cannot be executed|the end of the run cannot be saved|the engine cannot go on)'
+    when v_act.reason ~ '^(the driver failed|it cannot be executed|the end of the run cannot be saved|the engine cannot go on'
+        '|step .* cannot be saved|the run cannot be suspended)'
       then 'cure what it says'
   end;
 begin

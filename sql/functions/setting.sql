@@ -72,10 +72,11 @@ begin
               hint = 'auto notifies unless max_prepared_transactions is above 0: what notifies cannot be prepared.';
     end if;
   elsif put_setting.name in ('payload_soft_limit', 'payload_hard_limit') then
-    -- read at each start, signal and save: what is no number of bytes there would stop everybody; and a start of less
-    -- than 1000 bytes does not ask
-    if not (put_setting.value::numeric between 1000 and 67108864 and put_setting.value::numeric % 1 = 0) then
-      raise exception 'setting "%" takes a whole number of bytes from 1000 to 67108864', put_setting.name
+    -- read at each start, signal and save: what is no number of bytes there would stop everybody; and what is small
+    -- does not ask
+    if not (put_setting.value::numeric between perdure._small_payload() and 67108864 and put_setting.value::numeric % 1 = 0) then
+      raise exception 'setting "%" takes a whole number of bytes from % to 67108864',
+        put_setting.name, perdure._small_payload()
         using errcode = '22023',
               detail = format('It is %s now.', v_old),
               hint = 'Pass a number such as 1048576; store larger data in a table of your own and pass its key.';

@@ -1,7 +1,7 @@
 -- Invariant: a start only inserts, in the caller's transaction: commit makes the run real, rollback leaves no
 -- trace.
--- Lock order: run_key (a rival with the same key waits, at most 5 s), then inserts, then wake. Never an existing
--- dispatch row.
+-- Lock order: run_key (a rival with the same key waits, at most 5 s), then act and wake of a run that is replaced, then
+-- inserts. Never an existing dispatch row.
 
 create or replace function perdure._check_start(
   on_duplicate text,
@@ -104,15 +104,14 @@ begin
   if predecessor_id is not null then
     perform perdure._ask(array[predecessor_id], 'cancel', format('replaced by run %s', _prepare_start.run_id), null);
     insert into perdure.wake (run_id, told_at) values (_prepare_start.run_id, _prepare_start.now);
-    ready_at := 'infinity';
-    queue_key := null;
+    ready_at := 'infinity';  -- nothing is due, but whoever is told drains these wakes
   end if;
 end;
 $$;
 comment on function perdure._prepare_start(
   uuid, timestamptz, text, jsonb, text, text, text, timestamptz, interval, timestamptz, interval
 ) is
-'Look at what a start asks for besides its options, and take its key.
+'Look at what a start asks for besides its options, take its key, and ask the run that it replaces to end.
 Returns the run that holds the key now, another one where there is nothing to start, and what is to be written of this one:
 ready_at is null for now, queue_key where nobody is to be told. Raises and locks as start does.';
 

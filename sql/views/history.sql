@@ -105,7 +105,7 @@ from perdure.outcome as o;
 comment on view perdure.history is
 'What happened to a run, one line each: where run_id = ... order by at.';
 comment on column perdure.history.run_id is 'The run.';
-comment on column perdure.history.at is 'When it was recorded, by the database''s clock.';
+comment on column perdure.history.at is 'When it was recorded, by the database''s clock; of a step, when its result was there, as its worker says.';
 comment on column perdure.history.what is
 'run started, run claimed (the latest claim of an unfinished run), step saved, step failed, step began,
 value saved, try failed, sleep ended, timer ended, signal sent, signal consumed, wait timed out,

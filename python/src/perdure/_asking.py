@@ -28,11 +28,10 @@ Connection = psycopg.AsyncConnection[Any]
 _HOT_PAUSE, _HOT_TIME = 0.002, 0.006  # so often it asks, and for so long after the last work
 _LEFT = 2  # times what such a question took: who starts each run after the last one's result is heard at once
 _RIDE_PAUSE = 0.005  # after a question in vain, the next that goes along with saves
-_FIRST_UNTOLD, _LONGEST_UNTOLD = (
-    0.01,
-    0.4,
-)  # pauses of a worker whom nobody tells: behind a pooler, or beside one who is told
-_TOLD_PAUSE = 0.8  # of one who is told: of what is due later than in a second, and of little else, he hears nothing
+# pauses of a worker whom nobody tells (behind a pooler, or beside one who is told), and of one who is told: a start that
+# looked for who waits and was committed later tells nobody, nor does what is due later than in a second
+_FIRST_UNTOLD, _LONGEST_UNTOLD = 0.01, 0.4
+_FIRST_TOLD, _LONGEST_TOLD = 0.05, 0.8
 _LISTEN_PAUSE = 1.0  # until a queue of which another worker is told, or of which it was told in vain, is tried again
 _REFUSED_PAUSE = 1.0
 
@@ -49,7 +48,7 @@ class Asking:
         self._is_vain = False
         self.looks_ahead = False  # whether the question that is under way also asks for what is due next
         self._pauses = BackOff(_FIRST_UNTOLD, _LONGEST_UNTOLD)
-        self._told_pauses = BackOff(_TOLD_PAUSE, _TOLD_PAUSE)
+        self._told_pauses = BackOff(_FIRST_TOLD, _LONGEST_TOLD)
         self._at = self._sent_at = self._empty_at = self._busy_until = 0.0
 
     # When
@@ -58,6 +57,7 @@ class Asking:
         """Ask at once, and often for a while: there was work, or there is room for more."""
         self._is_vain = False
         self._pauses.reset()
+        self._told_pauses.reset()
         self._at = 0.0
         self._busy_until = _now() + _HOT_TIME
 

@@ -44,7 +44,7 @@ class Delivery:
             self.push(None, history.cancel)
 
     def push(self, request: Request | None, checkpoint: Checkpoint, value: Any = FROM_RECORD) -> None:
-        """Add a result that is on record; without a request it is the run's cancel."""
+        """Add a result that is on record, or ahead of it; without a request it is the run's cancel."""
         heapq.heappush(self._due, (checkpoint.ordinal, next(self._sequence), request, checkpoint, value))
 
     def next(self, withdraw: Callable[[Request], None]) -> bool:

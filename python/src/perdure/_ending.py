@@ -65,7 +65,7 @@ def complete_at_once(execution: Execution, told: Callable[[Exception | None], No
 
     With `last`, its last step is left, whose save goes along.
     """
-    if len(execution.calls) != (last is not None) or not execution.loop.is_empty:
+    if len(execution.calls) != (0 if last is None else 1) or not execution.loop.is_empty:
         return False
     text, error = _outcome(execution)
     if error is not None:

@@ -5,7 +5,8 @@ Invariants (the numbers are of the rules in the driver's design):
 * Workflow code runs only inside `_advance`, which is called from plain callbacks of the worker's
   loop (1); what it asks for takes effect when it is at rest (3).
 * Nothing new starts while a recorded result is due (5).
-* The run is given up in one place, `Ending` says how; after that nothing is started or delivered.
+* The run leaves memory in one place, `Ending` says how; after that nothing is started or delivered, unless the end is
+  refused together with the save that went along: then the save goes alone.
 """
 
 from __future__ import annotations
@@ -362,7 +363,7 @@ class Execution:
         """Give the memory up: whoever claims the run next goes on from the record."""
         if self.main is not None and self.main.done() and not self.main.cancelled():
             self.main.exception()  # else asyncio complains that nobody has seen it
-        self.main = None
+        self.main = self.pause_reason = None
         self.stop(None)
 
     def _completed(self, refused: Exception | None) -> None:
@@ -370,7 +371,7 @@ class Execution:
             self.is_dropped |= refused is not None
             self.forget()
             self._leave(None)
-        elif self.ahead.call is not None:  # see which of the two it is
+        elif self.ahead.call is not None:  # the save or the end: the save alone will tell
             self._ending, self.is_unwinding = None, False
             self.ahead.send()
         else:

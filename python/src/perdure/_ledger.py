@@ -1,6 +1,6 @@
 """The order of a run's saves.
 
-Invariants: ordinals are given when a save is handed to the engine, one counter for all kinds; what
+Invariants: ordinals are given when a save is handed to the engine, or is about to be once the run rests, one counter for all kinds; what
 has been handed over and not been answered stands in `sent`, so nothing later is delivered before
 it; while the ledger is held (the engine itself chooses the next ordinal) nothing is handed over.
 """

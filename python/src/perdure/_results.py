@@ -59,7 +59,7 @@ class ResultPoller:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Row] = loop.create_future()
         self._waiters.setdefault(run_id, []).append(waiter)
-        self._since[run_id] = loop.time() if started_at is None else started_at
+        self._since[run_id] = loop.time()
         heapq.heappush(self._due, (0.0 if started_at is None else started_at + _FIRST_PAUSE, run_id))
         self._wake.set()
         if self._task is None:

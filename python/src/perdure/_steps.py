@@ -304,7 +304,7 @@ class StepCall:
         return not self.request.is_withdrawn
 
     async def _save(self, result: str | None, value: Any, error: str | None = None) -> None:
-        """Send the outcome on its way into the record; nobody waits for the answer, it comes to `_told`."""
+        """Send the outcome on its way into the record, or have it sent once the run rests; the answer comes to `_told`."""
         self.phase = Phase.SAVING
         host, ledger = self.host, self.host.ledger
         if ledger.is_held:
