@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from uuid import UUID
 
@@ -114,6 +115,7 @@ def test_an_interrupted_wait_leaves_the_run_alone(perdure: Shell, database: Data
     started = subprocess.Popen(
         perdure.command("start", order, "--wait"), cwd=perdure.directory, env=perdure.environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # who starts the suite may have it ignored
     )  # fmt: skip
     database.wait_until(
         "select count(*) = 1 from pg_stat_activity where query ilike 'call%%await%%' and state = 'active' and pid <> pg_backend_pid()"

@@ -360,7 +360,9 @@ class Worker:
         if answer == "busy":
             return  # the same again
         held.pending = [each for each in held.pending if each[1] is not element]
-        if answer in ("saved", "on_record"):
+        if answer == "on_record" and "saves" in element:
+            held.must_release = True  # the run has not ended: whoever claims it next reads what there is
+        elif answer in ("saved", "on_record"):
             recorded = element if answer == "saved" else row
             held.take(
                 {

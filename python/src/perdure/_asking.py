@@ -45,7 +45,7 @@ class Asking:
         self._wake = wake
         self._heard: frozenset[str] = frozenset()
         self._listen_at = 0.0
-        self._is_vain = False
+        self._is_vain = self._is_leaving = False
         self.looks_ahead = False  # whether the question that is under way also asks for what is due next
         self._pauses = BackOff(_FIRST_UNTOLD, _LONGEST_UNTOLD)
         self._told_pauses = BackOff(_FIRST_TOLD, _LONGEST_TOLD)
@@ -97,7 +97,7 @@ class Asking:
 
     def connected(self, conn: Connection) -> None:
         """Begin with a new connection."""
-        self._heard, self._listen_at, self._is_vain = frozenset(), 0.0, False
+        self._heard, self._listen_at, self._is_vain, self._is_leaving = frozenset(), 0.0, False, False
         conn.add_notify_handler(lambda _: self._told())  # beside an answer; at rest the ears hear it first
 
     async def _listen(self, conn: Connection, worker_id: UUID) -> bool:
@@ -121,15 +121,16 @@ class Asking:
     @property
     def must_leave(self) -> bool:
         """Whether it is still told of queues though it has work."""
-        return bool(self._heard) and self.is_hot
+        return bool(self._heard) and (self.is_hot or self._is_leaving)
 
     async def leave(self, conn: Connection) -> None:
-        """Be told no more, once the transaction of this pipeline is committed."""
+        """Be told no more, once the transaction of this pipeline is committed; else again with the next one."""
+        self._is_leaving = True
         await conn.execute(self._schema(_sql.UNLISTEN), {"queues": list(self._heard)})
 
     def left(self) -> None:
         """Note that it was committed."""
-        self._heard, self._listen_at = frozenset(), 0.0
+        self._heard, self._listen_at, self._is_leaving = frozenset(), 0.0, False
 
     @contextmanager
     def ears(self, conn: Connection | None) -> Iterator[None]:
