@@ -307,3 +307,23 @@ async def test_a_run_is_not_stuck_for_what_it_did_with_a_result_that_is_refused(
     assert row.status is None
     row = await carry(store, row, Workflow(flow))
     assert row.result == "heard of LimitExceeded" and seen == ["step a"]
+
+
+async def test_a_run_is_not_paused_for_what_it_did_with_a_result_that_is_refused(store: Store) -> None:
+    async def flow(run: AsyncRun, _: Any) -> str:
+        try:
+            await run.step(note, "a")
+        except StepFailed as error:
+            return f"heard of {error.type}"
+        await run.step(note, "b")
+        raise AssertionError("this line is never reached")
+
+    row = store.start(Workflow(flow))
+    other = Checkpoint(9, "note#2", "signal", None, None, True, None, None, store.now())
+    row.steps["note#2"] = other  # what it asks for next conflicts with the record, which pauses a run
+    engine = FakeEngine(store)
+    engine.fail_next["save"] = [LimitExceeded("too large")]
+    await carry_once(engine, row, Workflow(flow))
+    assert row.status is None and row.pause_reason is None
+    row = await carry(store, row, Workflow(flow))
+    assert row.result == "heard of LimitExceeded"

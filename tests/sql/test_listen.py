@@ -122,6 +122,17 @@ def test_a_worker_is_told_of_its_own_queues_alone(database: Database, conn: Conn
     assert was_told(session)
 
 
+def test_a_start_that_replaces_a_run_of_another_queue_tells_its_own(database: Database, conn: Connection) -> None:
+    """Nothing is due there, but its wakes have to be drained, and nobody else may be idle."""
+    conn.execute("select perdure.put_queue('other')")
+    session = database.connect()
+    assert listen(session, Worker(database, conn=session, queues=["other"])) == ["other"]
+    start(conn, key="k")
+    assert not was_told(session)
+    start(conn, key="k", queue="other", on_duplicate="replace")
+    assert was_told(session)
+
+
 def test_whoever_is_about_to_start_hinders_nobody_who_would_listen(database: Database, conn: Connection) -> None:
     client = database.connect(autocommit=False)
     start(client)
