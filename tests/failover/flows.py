@@ -1,8 +1,8 @@
 """The workflow of the failover tests: every kind of step, each with an effect that can be counted afterwards.
 
 What ordinary steps do goes to a file outside every database (PERDURE_EFFECTS), one line each: they run at least once.
-What transaction steps do goes to the table ledger: exactly once on a timeline. The workflow's own code notes each step
-whose checkpoint was acknowledged to it.
+What transaction steps do goes to the table ledger: exactly once on a timeline. Whatever begins only once a step's
+checkpoint was acknowledged notes that: the step behind an ordinary one, the workflow's own code behind a transaction.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def charge(key: str) -> str:
 
 async def book(conn: Any, key: str) -> str:
     """A transaction step: its row and its checkpoint are one commit."""
+    note("saved", key, "reserve")
     await conn.execute("insert into public.ledger (key, step) values (%s, 'book')", [key])
     return f"booked {key}"
 
@@ -87,6 +88,7 @@ async def book(conn: Any, key: str) -> str:
 @perdure.step(retry=perdure.Retry(max_attempts=1))
 async def settle(conn: Any, key: str) -> str:
     """Another one."""
+    note("saved", key, "charge")
     await conn.execute("insert into public.ledger (key, step) values (%s, 'settle')", [key])
     return f"settled {key}"
 
@@ -95,14 +97,12 @@ async def settle(conn: Any, key: str) -> str:
 async def order(run: perdure.AsyncRun, key: str) -> list[str]:
     """Steps of both kinds around a signal and a sleep."""
     done = [await run.step(reserve, key)]
-    note("saved", key, "reserve")
     done.append(await run.transaction(book, key))
     note("saved", key, "book")
     done.append(str(await run.wait_signal(PAID)))
     note("saved", key, "paid")
     await run.sleep(timedelta(milliseconds=100))
     done.append(await run.step(charge, key))
-    note("saved", key, "charge")
     done.append(await run.transaction(settle, key))
     note("saved", key, "settle")
     return done
@@ -112,11 +112,9 @@ async def order(run: perdure.AsyncRun, key: str) -> list[str]:
 async def held(run: perdure.AsyncRun, key: str) -> list[str]:
     """The same without a wait, so that one claim lasts from the first step to the last; keys begin with `held`."""
     done = [await run.step(reserve, key)]
-    note("saved", key, "reserve")
     done.append(await run.transaction(book, key))
     note("saved", key, "book")
     done.append(await run.step(charge, key))
-    note("saved", key, "charge")
     done.append(await run.transaction(settle, key))
     note("saved", key, "settle")
     return done
