@@ -170,8 +170,8 @@ class App(AsyncClient):
         """Run a worker in this event loop for as long as the block is open.
 
         It takes runs from `queues`, by default from all that the app's workflows name, holds at most `max_runs` of them
-        and runs at most `max_steps` of their steps at a time. Leaving the block claims nothing more and releases what is held, once its running steps are saved, or
-        after `stop_timeout`. Raises psycopg's errors when the database cannot be reached at first.
+        and runs at most `max_steps` of their steps at a time. Leaving the block claims nothing more and releases what is
+        held, once its running steps are saved, or after `stop_timeout`. Raises psycopg's errors when the database cannot be reached at first.
         """
         return self._worker(WorkerOptions(queues, max_runs, max_steps, stop_timeout, version=version, name=name))
 
